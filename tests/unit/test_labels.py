@@ -341,7 +341,7 @@ def test_repeated_corrected_and_reordered_labels_end_the_same(settings: Settings
                 writer.append([replace(said[position], request_id=REQUEST)])
         found = Labels(Artifacts(settings.artifacts), f"{NAME}_{number}").of(about(REQUEST))
         assert len(found) == 3
-        assert join_labels(about(REQUEST), found).predictions["label"].to_list() == [True]
+        assert join_labels(about(REQUEST), found)["label"].to_list() == [True]
 
 
 # From files

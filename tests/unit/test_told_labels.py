@@ -119,7 +119,7 @@ def test_a_file_of_labels_is_measured_by_trained_on_and_counts_as_new(
     assert import_labels(str(file), NAME, endpoint.settings).accepted == 2
     stored(endpoint)
     predictions = Ledger(endpoint.settings, NAME).frame()
-    joined = join_labels(predictions, labels_of(NAME, predictions, endpoint.settings)).predictions
+    joined = join_labels(predictions, labels_of(NAME, predictions, endpoint.settings))
     (measured,) = quality_by_window(joined, timedelta(days=36_500), np.array([0.5]))
     assert (measured.predictions, measured.rows) == (2, 2)
     assert trained(endpoint, tmp_path, DEPARTURE + timedelta(days=1))["AA"] is True
