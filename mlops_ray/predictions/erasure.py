@@ -144,7 +144,8 @@ def _answers(artifacts: Artifacts, use_case: str, person: _Theirs) -> pl.DataFra
     """The request_id and row of their answers; of a segment that is being moved to the table they are in both."""
     rows = (read_segment(segment.url) for segment in segments(artifacts, use_case))
     found = [one.filter(person.of(one)).select("request_id", "row") for one in rows]
-    return pl.concat([*found, LedgerTable(artifacts, use_case).answers_of(person.picks, person.value)])
+    moved = LedgerTable(artifacts, use_case).answers_of(person.picks, person.value)
+    return pl.concat([*found, moved.select("request_id", "row")])
 
 
 def _erase_from_segments(artifacts: Artifacts, use_case: str, person: _Theirs) -> int:

@@ -23,13 +23,14 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
 from mlops_ray.predictions.segments import COLUMNS, FOLDER, MOMENT, columns_in, is_mixed, read_segment
-from mlops_ray.predictions.value import is_value, read_as
+from mlops_ray.predictions.value import is_value
 
 TABLE, SEGMENT, DAY = "table", "segment", "day"
 TRANSACTION = "rows"
 # A lookup decodes one stretch of rows: fewer would make the end of a file long, which a lookup reads as well.
 STRETCH_ROWS = 20_000
 ORPHANED = timedelta(days=1)
+_LISTED = 2_000  # answers in a condition; the engine takes ten thousand, and of a hundred thousand it dies
 _SETTINGS = {
     "delta.checkpointInterval": "20",
     "delta.dataSkippingStatsColumns": f"request_id,time,{SEGMENT}",
@@ -40,7 +41,7 @@ _DTYPES: Mapping[str, pl.DataType] = {
     "boolean": pl.Boolean(), "timestamp": MOMENT, "array": pl.List(pl.Float32),
 }  # fmt: skip
 _KINDS = {dtype.base_type(): kind for kind, dtype in _DTYPES.items()}
-_NONE = pl.DataFrame(schema={"request_id": pl.String, "row": pl.Int32})
+_NONE = pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row", "time", "version")})
 # The table's log has the moments of a file in whole milliseconds, cut off.
 _CUT_OFF = timedelta(microseconds=999)
 _MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
@@ -107,7 +108,7 @@ class LedgerTable:
         return rows.height
 
     def answers_of(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
-        """The request_id and row of what `erase` would delete."""
+        """What `erase` would delete: request_id, row, time and version."""
         table = self._open()
         return _NONE if table is None else self._answers_of(table, picks, value)
 
@@ -119,16 +120,15 @@ class LedgerTable:
         Raises ConflictError if others changed the table meanwhile, RuntimeError if other rows went than those.
         """
         table = self.begin()
-        kinds = {name: kind for name, kind in _types(table).items() if picks(name, kind)}
-        found = self._answers_of(table, picks, value).height
-        predicate = " OR ".join(_equals(name, kind, value) for name, kind in kinds.items()) or "false"
-        deleted = self._delete(table, predicate)
+        found = self._answers_of(table, picks, value)
+        parts = list(found.iter_slices(_LISTED)) or [found]
+        deleted = sum(self._delete(table, _is_among(part)) for part in parts)
         self._remove(self._there() - self._named(table))  # also of an erasure that was killed before it removed its own
-        if deleted != found:
+        if deleted != found.height:
             raise RuntimeError(
-                f"Of {found} rows in the table of the ledger of {self._use_case} that were to be erased {deleted} were."
+                f"{deleted} rows in the table of the ledger of {self._use_case} were erased, not {found.height}."
             )
-        return found
+        return deleted
 
     def delete_before(self, day: date) -> None:
         """Delete the partitions of the days before `day`."""
@@ -259,7 +259,9 @@ def _fitted(segments: Iterable[pl.DataFrame], table: DeltaTable) -> pl.DataFrame
     types, frames = _types(table), list[pl.DataFrame]()
     for rows in segments:
         kinds = {name: _KINDS[dtype.base_type()] for name, dtype in rows.schema.items()}
-        named = {name: name if types.setdefault(name, kind) == kind else f"{name}:{kind}" for name, kind in kinds.items()}
+        named = {
+            name: name if types.setdefault(name, kind) == kind else f"{name}:{kind}" for name, kind in kinds.items()
+        }
         frames.append(rows.rename(named))
     first = pl.DataFrame(schema={**columns_in(frames), SEGMENT: pl.String()})
     return pl.concat([first, *frames], how="diagonal_relaxed").sort("request_id", "row", "time")
@@ -289,19 +291,18 @@ def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _equals(name: str, kind: str, value: str) -> str:
-    """That a column is a value, in SQL."""
-    sought = read_as(value, _DTYPES[kind])
-    if sought is None:
+def _is_among(answers: pl.DataFrame) -> str:
+    """That a row of the table is one of these answers, in SQL. Says nothing of what was asked: the table's log keeps it."""
+    texts = answers.select(
+        pl.concat_str(
+            "request_id", "row", pl.col("time").dt.timestamp("us"), "version", separator=" ", ignore_nulls=True
+        )
+    ).to_series()
+    if texts.is_empty():
         return "false"
-    if isinstance(sought, float):
-        # Added to 0, -0 is 0 here, too.
-        type_ = kind.upper()
-        return f'"{name}" + CAST(0 AS {type_}) = CAST({sought + 0.0!r} AS {type_})'
-    if isinstance(sought, datetime):
-        return f"\"{name}\" = CAST('{sought.isoformat()}' AS TIMESTAMP)"
-    text = str(sought).replace("'", "''")
-    return f"\"{name}\" = '{text}'" if kind == "string" else f'"{name}" = {text}'
+    listed = ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+    moment = 'CAST(CAST("time" AS BIGINT) AS STRING)'
+    return f"""concat_ws(' ', request_id, CAST("row" AS STRING), {moment}, version) IN ({listed})"""
 
 
 def _properties() -> WriterProperties:

@@ -16,6 +16,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError
 from mlops_ray.predictions import compaction
+from mlops_ray.predictions import table as predictions_table
 from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.reader import Ledger, rows_between
@@ -47,13 +48,12 @@ def write(artifacts: Artifacts, moment: datetime = NOON, rows: int = 50, **other
     frame = pl.DataFrame({"request_id": ids, "time": moments}, schema_overrides={"time": COLUMNS["time"]}).with_columns(
         pl.col("time").alias("as_of"),
         row=pl.lit(0, pl.Int32),
-        version=pl.lit("7"),
         route=pl.lit("champion"),
         latency_s=pl.lit(0.001, pl.Float32),
         caller=pl.lit("somebody"),
         question=pl.lit(1, pl.Int64),
         probability=pl.Series(np.linspace(0, 1, rows), dtype=pl.Float32),
-        **{f"{KEY}carrier": pl.lit("AA"), f"{FEATURE}hour": pl.lit(8.0, pl.Float32), **others},
+        **{"version": pl.lit("7"), f"{KEY}carrier": pl.lit("AA"), f"{FEATURE}hour": pl.lit(8.0, pl.Float32), **others},
     )
     write_segment(artifacts, NAME, ids[0], frame)
     return ids
@@ -287,3 +287,17 @@ def test_small_files_of_a_day_that_is_over_become_one(artifacts: Artifacts) -> N
     files = Path(artifacts.url("ledger", NAME, "table")).glob("day=*/*.parquet")
     assert len(list(files)) == 1  # what was merged is gone at once
     assert read_segment(table.files()[0].url)["request_id"].is_sorted()
+
+
+def test_more_answers_are_erased_than_one_condition_lists(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions_table, "_LISTED", 7)
+    people = pl.Series(["ada", "it's bob", "it's bob"] * 10)
+    write(artifacts, rows=30, **{f"{KEY}person": people, "version": pl.Series([None, "it's 7"] * 15, dtype=pl.String)})
+    compact(artifacts, NAME, every)
+    erased = LedgerTable(artifacts, NAME).erase(lambda name, kind: name == f"{KEY}person", "it's bob")
+    assert erased == 20
+    assert in_table(artifacts)[f"{KEY}person"].to_list() == ["ada"] * 10
+    logs = Path(artifacts.url("ledger", NAME, "table", "_delta_log")).glob("*.json")
+    assert not any("bob" in log.read_text() for log in logs)

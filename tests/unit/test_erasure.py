@@ -68,10 +68,12 @@ def hash_of(settings: Settings, person: str) -> str:
 
 
 def holding(settings: Settings, text: str) -> list[Path]:
-    """Files below the artifacts that have a text in a column."""
-    files = list(Path(settings.artifacts).rglob("*.parquet"))
+    """Files below the artifacts that have a text in a column, or as it is."""
+    files = [file for file in Path(settings.artifacts).rglob("*") if file.is_file()]
     assert files
-    return [file for file in files if text in str(pl.read_parquet(file).select(pl.col(pl.String)).to_dicts())]
+    tables = [file for file in files if file.suffix == ".parquet" and "_delta_log" not in file.parts]
+    found = [file for file in tables if text in str(pl.read_parquet(file).select(pl.col(pl.String)).to_dicts())]
+    return found + [file for file in files if text.encode() in file.read_bytes() and file not in found]
 
 
 def test_a_person_is_erased_everywhere_and_nobody_else(settings: Settings) -> None:
