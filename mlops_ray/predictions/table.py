@@ -292,7 +292,7 @@ def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_among(answers: pl.DataFrame) -> str:
-    """That a row of the table is one of these answers, in SQL. Says nothing of what was asked: the table's log keeps it."""
+    """That a row of the table is one of these answers, in SQL; by nothing of a person, as the table's log keeps it."""
     texts = answers.select(
         pl.concat_str(
             "request_id", "row", pl.col("time").dt.timestamp("us"), "version", separator=" ", ignore_nulls=True

@@ -3,8 +3,9 @@
 One is an empty file at `ledger/<use case>/erased/<digest>-<moment>`: a digest of the hash that was erased, and the
 milliseconds since 1970 up to which it counts, so that somebody who comes back later is recorded again. Of a value that
 the ledger keeps as it is the name ends with `-<column>`, and its digest is salted (`erased/salt`): whoever reads the
-folder can test a guess, and has no list of values. A number has one for each way a type writes it (`5`, `5.0`). Whoever writes rows looks at the tombstones after that, and an
-erasure looks at the rows after it has set one: one of both sees the other.
+folder can test a guess, and has no list of values. A number has one for each way a type writes it (`5`, `5.0`). Whoever
+writes rows looks at the tombstones after that, and an erasure looks at the rows after it has set one: one of both sees
+the other.
 """
 
 import hashlib
