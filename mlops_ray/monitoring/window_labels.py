@@ -31,7 +31,7 @@ from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment, together
 from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
 MOST_ROWS = 200_000
@@ -240,7 +240,7 @@ class WindowLabels:
             lambda name: name in wanted or name.startswith(KEY),
         )  # fmt: skip
         empty = pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})
-        rows = pl.concat([empty, *frames], how="diagonal_relaxed")
+        rows = together([empty, *frames])
         answer = watched.reference.task.ledger_types.items()
         rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in answer if name not in rows.columns)
         return _Stretch(watch.version, first, last, rows)
