@@ -328,13 +328,17 @@ class Artifacts:
 
     def write_bytes(self, content: bytes, *parts: str) -> None:
         """Write a file so that a reader sees all of it or nothing, also when the writer is killed."""
-        with self._new(*parts) as (filesystem, path), filesystem.open_output_stream(path) as stream:
+        with (
+            self._new(*parts) as (filesystem, path),
+            filesystem.open_output_stream(path, compression=None) as stream,  # by default a name that ends in .gz packs
+        ):
             stream.write(content)
 
     def create_bytes(self, content: bytes, *parts: str) -> bool:
         """Write a file as `write_bytes` does, unless it exists; False if it does. Of several writers one succeeds.
 
-        On object stores other than S3, where pyarrow has no conditional write, two at the same moment may both.
+        On object stores other than S3, where pyarrow has no conditional write, and on disks without links, two at the
+        same moment may both.
         """
         filesystem, path = self._locate(*parts)
         if isinstance(filesystem, pafs.S3FileSystem):
@@ -352,14 +356,18 @@ class Artifacts:
             target.hardlink_to(partial)
         except FileExistsError:
             return False
+        except OSError:  # a file system without links
+            if target.exists():
+                return False
+            partial.replace(target)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
         return True
 
     def read_bytes(self, *parts: str) -> bytes:
         """The content of a file. Raises FileNotFoundError if it does not exist."""
         filesystem, path = self._locate(*parts)
-        with filesystem.open_input_stream(path) as stream:
+        with filesystem.open_input_stream(path, compression=None) as stream:
             content: bytes = stream.read()
         return content
 

@@ -9,9 +9,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 def create_object(url: str, path: str, content: bytes) -> bool:
     """Write an object unless it exists; False if it does, or if another writer was faster.
 
-    url: as pyarrow takes it, whose options and credentials hold. path: bucket and key. Raises what boto3 raises.
+    url: as pyarrow takes it, whose options and credentials hold. path: bucket and key. Raises OSError if it fails.
     """
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, key = path.partition("/")
     try:
@@ -22,7 +22,9 @@ def create_object(url: str, path: str, content: bytes) -> bool:
         # 412: it exists. 409: another write to it is under way.
         if error.response["ResponseMetadata"]["HTTPStatusCode"] in (409, 412):
             return False
-        raise
+        raise OSError(f"{path} was not written: {error}") from error
+    except BotoCoreError as error:
+        raise OSError(f"{path} was not written: {error}") from error
     return True
 
 

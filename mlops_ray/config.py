@@ -14,7 +14,7 @@ from mlops_ray.errors import ConfigurationError, nearest
 
 SETTINGS_FILE = "settings.yaml"
 DATA_VARIABLE = "MLOPS_RAY_DATA"
-_IN_URLS = "#%?"
+_IN_URLS = "#%?[]^|\\"
 _PATHS = ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file")
 _PATHS_IF_GIVEN = (
     "audit_second_place", "audit_public_key", "audit_time_stamp_roots", "evidence_public_key", "backups"
@@ -219,7 +219,8 @@ class Settings(BaseModel):
             raise ValueError(f"audit_time_stamp_url is {self.audit_time_stamp_url!r}. Give an http or https URL.")
 
     def _paths_survive_urls(self) -> None:
-        """MLflow and Feast put these paths into URLs, where some characters mean something else."""
+        """MLflow, Feast and Delta put these paths into URLs, which have no place for some characters or take them for
+        something else."""
         names = ("state", "artifacts", "mlflow_uri", "feast_registry", "online_store", "control_store")
         for name in names:
             value = getattr(self, name)

@@ -20,6 +20,8 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 
 FILE = "state.json"
+HALF_RESTORED = "a restore that did not finish"
+"""In the place of the folder, until a restore has finished."""
 LEAST_FREE_MB = 200
 _SQLITE = "sqlite:///"
 _WAIT_S = 300.0
@@ -49,16 +51,17 @@ def claim(settings: Settings) -> None:
 
     Where there is no folder yet, it is made for this user alone.
 
-    Does nothing where all stores are elsewhere. Raises ConfigurationError if the folder was copied or moved, or cannot
-    be made or written.
+    Where all stores are elsewhere, it may be anywhere. Raises ConfigurationError if the folder was copied or moved,
+    cannot be made or written, or a restore did not finish.
     """
     folder = Path(settings.state)
     stores = (settings.artifacts, settings.mlflow_uri, settings.feast_registry, settings.control_store)
-    if not any(settings.state in store for store in stores):
-        return
+    has_stores = any(settings.state in store for store in stores)
     file = folder / FILE
     try:
         if not file.exists():
+            if not has_stores:
+                return
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = folder / partial_name(FILE)
             partial.write_text(json.dumps({"state": settings.state}))
@@ -73,7 +76,13 @@ def claim(settings: Settings) -> None:
         raise IntegrityError(
             f"{file} is damaged: {error!r}. It says where the folder belongs; see the backup."
         ) from error
-    _expect_home(folder, home)
+    if home == HALF_RESTORED:
+        raise ConfigurationError(
+            f"{file} tells of a restore that did not finish: what it wrote is not whole. Empty the state folder, the "
+            f"artifact root ({settings.artifacts}) and the databases, and repeat `mlops-ray backup restore`."
+        )
+    if has_stores:
+        _expect_home(folder, home)
 
 
 def expect_room(settings: Settings) -> None:

@@ -23,8 +23,9 @@ from mlops_ray.use_case import DividedView, Tables
 from tests.integration.search_setting import Steady, make_settings, make_training_set, make_use_case, search
 from tests.unit.test_divided_views import CASE, DAY, busy, definitions, write_days
 
-STEP_S, TRIALS = 8.0, 5  # of each host; a trial has three steps, if the search lets it
-ROW_S, DAYS, FEW_DAYS, PART_ROWS = 0.03, 30, 5, 150
+# Some minutes of each: simulated hosts share the processors on which their processes start, which real ones do not.
+STEP_S, TRIALS = 8.0, 15  # of each host; a trial has three steps, if the search lets it
+ROW_S, DAYS, FEW_DAYS, PART_ROWS = 0.09, 30, 5, 150
 
 
 @contextmanager

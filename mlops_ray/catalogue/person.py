@@ -10,6 +10,7 @@ import polars as pl
 
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.ingestion.layout import Layout, is_same_value
+from mlops_ray.predictions.value import is_value
 from mlops_ray.use_case.column import TRIMMED
 
 _ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "latin-1")
@@ -31,17 +32,10 @@ class Person:
         return cls(entity, value)
 
     def rows(self, frame: pl.DataFrame, columns: Iterable[str]) -> pl.Series:
-        """Of each row whether it is theirs by one of the columns; of floats those that are the same number."""
+        """Of each row whether it is theirs by one of the columns (see `is_value`)."""
         found = pl.Series([False]).new_from_index(0, frame.height)
         for name in columns:
-            column = frame[name]
-            if column.dtype.is_float():
-                try:
-                    found |= (column == float(self.value)).fill_null(False)
-                except ValueError:
-                    continue
-            else:
-                found |= (column.cast(pl.String, strict=False) == self.value).fill_null(False)
+            found |= is_value(frame[name], self.value)
         return found
 
     def has_record(self, raw: bytes, layout: Layout | None) -> bool:

@@ -38,6 +38,10 @@ def create_(
     references: Annotated[
         bool, typer.Option("--references", help="Of the artifacts' data keep digests only, not the files.")
     ] = False,
+    take_over: Annotated[
+        bool,
+        typer.Option("--take-over", help="Go on with the place of an installation that is no more, after its restore."),
+    ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Then delete old backups, as `backup prune` does.")] = False,
     as_json: JsonOption = False,
     state: StateOption = None,
@@ -50,7 +54,7 @@ def create_(
 
     settings = settings_of(state, config)
     there, actor = _place(settings, place), _actor(settings)
-    made = create(settings, actor, there, data=not references)
+    made = create(settings, actor, there, data=not references, take_over=take_over)
     if as_json:
         told = _json_of(made.id, made.manifest) | {"copied_files": made.copied, "copied_bytes": made.copied_bytes}
         typer.echo(json.dumps(told, indent=2))
@@ -86,11 +90,12 @@ def list_(
         size = _files(len(manifest.items), sum(one.bytes for one in manifest.items))
         typer.echo(printable(f"{id}  event {manifest.events}, {size}, release {manifest.release}"))
     for one in unfinished:
-        typer.echo(printable(f"{one.begun_at} on {one.host}: is being made, or was killed. It is no backup."))
+        begun = f"{one.begun_at or one.name} on {one.host or 'an unknown host'}"
+        typer.echo(printable(f"{begun}: is being made, or was killed. It is no backup."))
 
 
 @backup.command("verify")
-def verify(
+def verify_(
     point: PointArgument = "latest",
     place: PlaceOption = None,
     as_json: JsonOption = False,
@@ -98,18 +103,23 @@ def verify(
     config: ConfigOption = None,
 ) -> None:
     """Read a backup and compare each file with its digest, and the signature if the settings name a public key; exit
-    code 1 if anything is not as it was written."""
-    from mlops_ray.operations.backup.restore import problems
+    code 1 if anything is not as it was written. Damaged content is moved to `damaged/`, so that the next backup copies
+    it anew."""
+    from mlops_ray.operations.backup.verify import verify
 
     settings = settings_of(state, config)
     there = _place(settings, place)
     id = there.resolve(point)
     manifest = there.manifest(id, settings)
-    found = list(problems(there, manifest))
+    found = verify(there, manifest)
     if as_json:
-        typer.echo(json.dumps(_json_of(id, manifest) | {"problems": found}, indent=2))
-    if found:
-        raise IntegrityError(f"Backup {id} is not what was written ({len(found)} files): {printable(found[0])}")
+        told = {"problems": found.problems, "set_aside": found.set_aside}
+        typer.echo(json.dumps(_json_of(id, manifest) | told, indent=2))
+    if found.problems:
+        raise IntegrityError(
+            f"Backup {id} is not what was written ({len(found.problems)} files): {printable(found.problems[0])} "
+            f"{printable(found.next_step)}"
+        )
     if not as_json:
         for line in (f"Backup {id} is whole.", *_in_words(manifest)):
             typer.echo(printable(line))

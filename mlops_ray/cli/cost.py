@@ -17,16 +17,18 @@ from mlops_ray.cli.options import (
     NameArgument,
     StateOption,
     echo_json,
+    expect_year,
 )
 from mlops_ray.config import Settings, settings_of
 from mlops_ray.cost.estimate import estimate_until, in_words
 from mlops_ray.cost.prices import NO_PRICES
 from mlops_ray.cost.show import BYS, By, lines
 from mlops_ray.cost.sizing import Advice, advise
-from mlops_ray.cost.spending import Spending, following, month_name
+from mlops_ray.cost.spending import Left, Spending, expect_cpu_price, following, month_name
 from mlops_ray.cost.steps import StepName
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.budgets import WARN_AT, Budget, list_budgets, set_budget, take_budget_away
+from mlops_ray.governance import schedules
+from mlops_ray.governance.budgets import WARN_AT, Budget, budget_of, list_budgets, set_budget, take_budget_away
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.declared_resources import Resources, declare_resources, resources_of
 from mlops_ray.governance.usage import now, read_prices, read_usage
@@ -146,7 +148,9 @@ def budget(
     amount: Annotated[float | None, typer.Option(help="What a month may cost; 0 lets nothing run.")] = None,
     currency: Annotated[str | None, typer.Option(help="[default: that of the settings' prices]")] = None,
     month: MonthOption = None,
-    warn_at: Annotated[float, typer.Option(help="The share of it at which an event warns.")] = WARN_AT,
+    warn_at: Annotated[
+        float | None, typer.Option(help=f"The share of it at which an event warns. [default: {WARN_AT}]")
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take it away.")] = False,
     reason: OptionalReason = "",
     as_json: JsonOption = False,
@@ -161,22 +165,34 @@ def budget(
     store = open_store(settings)
     if month:
         _month("--month", month)
+    if amount is None and not remove and (month or currency or warn_at is not None):
+        raise ConfigurationError("--month, --currency and --warn-at are of a budget that is set. Give --amount, too.")
     if amount is None and not remove:
         expect_reader(store, settings, use_case)
         _show_budgets(store, settings, use_case, as_json)
         return
     if use_case is None:
         raise ConfigurationError("Whose budget? Name the use case.")
+    if amount is not None and remove:
+        raise ConfigurationError("--amount sets a budget and --remove takes it away. Give one of them.")
     actor = cli_actor(store, settings, "approve", use_case=use_case)
     if amount is None:
         gone = take_budget_away(store, actor, use_case, month or "", reason)
         typer.echo(f"{use_case} has no budget{f' for {month}' if month else ''}{'' if gone else ', and had none'}.")
         return
     priced_in = settings.prices.currency if settings.prices else None
-    wanted = Budget(use_case, month or "", amount, currency or priced_in or "", warn_at)
+    chosen = WARN_AT if warn_at is None else warn_at
+    wanted = Budget(use_case, month or "", amount, currency or priced_in or "", chosen)
     _expect_sensible(wanted, priced_in)
+    if settings.prices is not None:
+        expect_cpu_price(settings.prices, use_case)
     set_budget(store, actor, wanted, reason)
     typer.echo(f"{use_case} may cost {figures(amount)} {wanted.currency} in {month or 'each month'}.")
+    own = budget_of(store, use_case, month_name(now(store)))
+    if not month and own is not None and own.month:
+        typer.echo(f"This month ({own.month}) keeps its own: {figures(own.amount)} {own.currency}.")
+    if not (list_versions(store, use_case) or schedules.list_schedules(store, use_case) or _was_used(store, use_case)):
+        typer.secho(f"Nothing is known of {use_case} yet. Mistyped?", fg="yellow", err=True)
 
 
 def outlook(settings: Settings, use_case: str, until: StepName) -> str:
@@ -186,9 +202,10 @@ def outlook(settings: Settings, use_case: str, until: StepName) -> str:
     text, left = in_words(use_case, found), Spending(store, use_case, settings.prices, "").left()
     if left is None:
         return text
-    of, rest = left
-    text += f" Of this month's budget {figures(rest)} of {figures(of.amount)} {of.currency} are left."
-    if found is not None and found.cost is not None and (found.cost.high or found.cost.middle) > rest:
+    of = left.budget
+    rest = f"{figures(left.amount)} of {figures(of.amount)} {of.currency}"
+    text += f" Of this month's budget {rest} are left{left.cost.lacks}."
+    if found is not None and found.cost is not None and (found.cost.high or found.cost.middle) > left.amount:
         text += " It may not be enough: the run would be stopped, and could go on after it was raised."
     return text
 
@@ -206,26 +223,31 @@ def _keys_of_versions(
     return {str(number): read_lineage(settings, use_case, number)[1].step_keys for number in chosen}
 
 
+def _was_used(store: ControlStore, use_case: str) -> bool:
+    return bool(read_usage(store, use_case, kinds=("step", "replica")))
+
+
 def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None, as_json: bool) -> None:
     found = list_budgets(store, use_case)
     if as_json:
-        echo_json([asdict(one) | {"spent": _spent(store, settings, one)} for one in found])
+        lefts = [_left(store, settings, one) for one in found]
+        echo_json([asdict(one) | {"spent": left and left.spent} for one, left in zip(found, lefts, strict=True)])
         return
     for one in found:
         amount = f"{figures(one.amount)} {one.currency}, warns at {one.warn_at:.0%}"
         line = f"{one.use_case}  {one.month or 'each month'}  {amount}"
-        spent = _spent(store, settings, one)
-        if spent is not None:
-            line += f"; {figures(spent)} spent in {month_name(now(store))}"
+        left = _left(store, settings, one)
+        if left is not None:
+            line += f"; {figures(left.spent)} spent in {month_name(now(store))}{left.cost.lacks}"
         typer.echo(printable(line))
     if not found:
         typer.echo("No budget is set: `mlops-ray cost budget USE_CASE --amount ...` sets one.")
 
 
-def _spent(store: ControlStore, settings: Settings, budget: Budget) -> float | None:
-    """In this month, of the budget that holds in it; None for another."""
+def _left(store: ControlStore, settings: Settings, budget: Budget) -> Left | None:
+    """Of the budget that holds in this month; None for another."""
     left = Spending(store, budget.use_case, settings.prices, "").left()
-    return None if left is None or left[0] != budget else budget.amount - left[1]
+    return None if left is None or left.budget != budget else left
 
 
 def _expect_sensible(wanted: Budget, priced_in: str | None) -> None:
@@ -248,9 +270,11 @@ def _month(option: str, text: str) -> datetime:
     try:
         if not re.fullmatch(r"\d{4}-\d{2}", text):
             raise ValueError
-        return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+        month = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
     except ValueError:
         raise ConfigurationError(f"{option} {ascii(text)[:60]} is no month. Example: 2026-11.") from None
+    expect_year(option, text, month.year)
+    return month
 
 
 def _advice_line(one: Advice) -> str:

@@ -14,6 +14,8 @@ from mlops_ray.config import DATA_VARIABLE
 from mlops_ray.errors import ConfigurationError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+YEARS = range(1970, 2201)
+"""In which moments and months lie that a command is given."""
 
 CaseArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="A use case's file, or a name in use_cases/.")]
 NameArgument = Annotated[str, typer.Argument(metavar="USE_CASE", help="The use case's name.")]
@@ -46,14 +48,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def moment_of(option: str, text: str) -> datetime:
-    """An RFC 3339 moment in UTC. Raises ConfigurationError naming the option if it is none, or has no zone."""
+    """An RFC 3339 moment in UTC. Raises ConfigurationError naming the option if it is none, or has no zone, or lies
+    outside YEARS."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(f"{option} {ascii(text)[:60]} is not a moment. Example: 2030-01-01T00:00Z.") from None
     if moment.tzinfo is None:
         raise ConfigurationError(f"{option} {text!r} has no time zone. Add Z for UTC.")
+    expect_year(option, text, moment.year)
     return moment.astimezone(UTC)
+
+
+def expect_year(option: str, text: str, year: int) -> None:
+    """Raises ConfigurationError naming the option if it is outside YEARS."""
+    if year not in YEARS:
+        raise ConfigurationError(f"{option} {text!r} lies outside the years from {YEARS[0]} to {YEARS[-1]}. Mistyped?")
 
 
 def echo_json(found: Any) -> None:

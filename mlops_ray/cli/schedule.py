@@ -27,9 +27,10 @@ from mlops_ray.cost.history import ordered
 from mlops_ray.cost.meter import ORDER
 from mlops_ray.cost.prices import priced
 from mlops_ray.cost.usage import Usage
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, MlopsRayError, UseCaseError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.usage import now as database_clock
 from mlops_ray.governance.usage import read_prices
 from mlops_ray.operations.local_ray import ray_for, stay_while_ray_lives
 from mlops_ray.show.text import printable
@@ -45,6 +46,7 @@ schedule = typer.Typer(no_args_is_help=True, help="Schedules: what is due by the
 
 OperationArgument = Annotated[Operation, typer.Argument(metavar="OPERATION", help=f"{', '.join(OPERATIONS)}.")]
 _MOST = 10_000  # runs of one backfill
+_ASKS_ABOVE = 100
 
 
 @schedule.command()
@@ -128,8 +130,10 @@ def pause(
     """Start no run of it until `resume`; one that runs goes on, and what falls due meanwhile is skipped."""
     settings = settings_of(state, config)
     store = open_store(settings)
-    schedules.pause(store, cli_actor(store, settings, "operate", use_case=use_case), use_case, operation, reason)
-    typer.echo(f"{operation} of {use_case} is paused.")
+    actor = cli_actor(store, settings, "operate", use_case=use_case)
+    earlier = schedules.pause(store, actor, use_case, operation, reason)
+    who = f" already, by {earlier.actor} on {_shown(earlier.time)}: {earlier.reason}" if earlier else "."
+    typer.echo(printable(f"{operation} of {use_case} is paused{who}"))
 
 
 @schedule.command()
@@ -140,11 +144,32 @@ def resume(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Start what is due from now on."""
+    """Start what is due from now on, and what waited when it was paused."""
+    from mlops_ray.operations.due import decide
+
     settings = settings_of(state, config)
     store = open_store(settings)
-    schedules.resume(store, cli_actor(store, settings, "operate", use_case=use_case), use_case, operation, reason)
+    actor = cli_actor(store, settings, "operate", use_case=use_case)
+    schedule_runs.resume(store, actor, use_case, operation, reason, decide)
     typer.echo(f"{operation} of {use_case} goes on. `schedule backfill` makes up for what was skipped.")
+
+
+@schedule.command()
+def remove(
+    use_case: NameArgument,
+    reason: ReasonOption,
+    operation: Annotated[Operation | None, typer.Argument(metavar="[OPERATION]", help="Default: all.")] = None,
+    state: StateOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Let it be due no more, as of a use case that was renamed or deleted; what runs goes on.
+
+    `start` declares again what the use case's file says.
+    """
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    schedules.remove(store, cli_actor(store, settings, "operate", use_case=use_case), use_case, operation, reason)
+    typer.echo(f"{operation or 'Nothing'} of {use_case} is due {'no more' if operation else 'any more'}.")
 
 
 @schedule.command()
@@ -167,18 +192,20 @@ def run(
     from mlops_ray.operations.carry_out import Work, carry_out, execute
     from mlops_ray.operations.due import due_before
 
-    settings, case, now = settings_of(state, config, data), load_use_case(use_case), datetime.now(UTC)
-    moment = moment_of("--due", due) if due else now
-    if moment > now:
-        raise ConfigurationError(f"--due {due} lies in the future. Give the moment that it is due at, or leave it out.")
+    settings = settings_of(state, config, data)
     store = open_store(settings)
+    now = database_clock(store)
+    moment = moment_of("--due", due) if due else now
+    if ordered is None and moment > now:
+        raise ConfigurationError(f"--due {due} lies in the future. Give the moment that it is due at, or leave it out.")
     if ordered is None:
+        case = load_use_case(use_case)
         cli_actor(store, settings, "operate", use_case=case.name)
         found: Run | None = schedule_runs.ask(store, case.name, operation, moment)
-    else:
-        found = schedule_runs.find_submission(store, case.name, operation, moment, ordered)
+    elif (found := schedule_runs.find_submission(store, operation, moment, ordered)) is not None:
+        case = _case_of_order(store, found, use_case)
     if found is None or found.state == "succeeded":
-        typer.echo(f"{operation} of {case.name} for {moment.isoformat()}: nothing to do, it has ended already.")
+        typer.echo(f"{operation} of {use_case} for {moment.isoformat()}: nothing to do, it has ended already.")
         return
     declared = next((one for one in schedules.list_schedules(store, case.name) if one.operation == operation), None)
     since = due_before(declared, moment) if declared is not None else None
@@ -200,26 +227,36 @@ def backfill(
     reason: ReasonOption,
     start: Annotated[str, typer.Option("--from", help="The first moment: RFC 3339.")],
     end: Annotated[str, typer.Option("--to", help="Before this moment: RFC 3339.")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="Skip what still waits of it instead.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Make up for what was due from one moment on and before another, the oldest first, between what is due now.
 
     What has succeeded is not repeated; what was skipped, failed, or lies before the schedule was declared, is run.
+    Above 100 runs it asks.
     """
     from mlops_ray.operations.due import due_between
 
-    settings, now = settings_of(state, config), datetime.now(UTC)
-    begin, until = moment_of("--from", start), min(moment_of("--to", end), now)
+    settings = settings_of(state, config)
+    store = open_store(settings)
+    begin, until = moment_of("--from", start), min(moment_of("--to", end), database_clock(store))
     if begin >= until:
         raise ConfigurationError(f"--from {start} is not before --to {end} and now. Nothing was due.")
-    store = open_store(settings)
     actor = cli_actor(store, settings, "operate", use_case=use_case)
+    if cancel:
+        count = schedule_runs.cancel_backfill(store, actor, use_case, operation, begin, until, reason)
+        typer.echo(f"{count} runs that waited to be made up for are skipped.")
+        return
     with store.reading() as connection:
         declared = schedules.find_schedule(connection, use_case, operation)
     moments = list(islice(due_between(declared, begin, until), _MOST + 1))
     if len(moments) > _MOST:
         raise ConfigurationError(f"More than {_MOST:,} runs were due from {start} to {end}. Give a shorter time.")
+    if len(moments) > _ASKS_ABOVE and not yes:
+        typer.echo(f"{len(moments):,} runs were due, the first {_shown(moments[0])}, the last {_shown(moments[-1])}.")
+        typer.confirm("Carry out what has not succeeded of them?", abort=True)
     asked = schedule_runs.backfill(store, actor, use_case, operation, moments, reason)
     typer.echo(f"{len(asked)} of {len(moments)} runs wait now; the others have succeeded, wait or run.")
 
@@ -248,6 +285,21 @@ def history(
             typer.echo(printable(_run_line(one, costs)))
     if not found and not as_json:
         typer.echo("Nothing was due yet.")
+
+
+def _case_of_order(store: ControlStore, run: "Run", reference: str) -> UseCase:
+    """What the file declares. Where that is nothing or another use case the run has failed, and this raises why."""
+    try:
+        case = load_use_case(reference)
+        if case.name != run.use_case:
+            raise UseCaseError(
+                f"{reference} now declares {case.name}, not {run.use_case}, whose schedules still stand. `mlops-ray "
+                f"schedule remove {run.use_case}` takes them away."
+            )
+    except MlopsRayError as error:
+        schedule_runs.end(store, run, False, str(error))
+        raise
+    return case
 
 
 def _file(config: str | None) -> str | None:

@@ -113,12 +113,16 @@ def _runs(count: int) -> str:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Of the next value after these, which are not negative."""
+    """Of the next value after these, which are not negative. Where some are 0 it lies between 0 and what the others
+    say, and their mean is expected."""
     from scipy.special import stdtrit  # type: ignore[import-untyped]  # few commands need it
 
     if not any(values):
         return Interval(0.0, 0.0, 0.0)
-    logs = np.log(np.maximum(values, 1e-12))
+    positive = [value for value in values if value > 0]
+    if len(positive) < len(values):
+        return Interval(sum(values) / len(values), 0.0, max(interval(positive).high or 0.0, *positive))
+    logs = np.log(values)
     middle, count = float(logs.mean()), len(values)
     if count < 2:
         return Interval(math.exp(middle), None, None)

@@ -37,8 +37,13 @@ class Cost:
 
     def __str__(self) -> str:
         shown = " + ".join(f"{figures(value)} {name}" for name, value in sorted(self.amounts.items())) or "-"
+        return f"{shown}{self.lacks}" if self.amounts else shown
+
+    @property
+    def lacks(self) -> str:
+        """What the amounts lack, in words behind them; empty for nothing."""
         lacks = [f"what had {NO_PRICES}" if one == NO_PRICES else one for one in sorted(self.unpriced)]
-        return f"{shown} (without {', '.join(lacks)})" if lacks and self.amounts else shown
+        return f" (without {', '.join(lacks)})" if lacks else ""
 
 
 def price(usage: Usage, prices: Prices | None) -> Cost:

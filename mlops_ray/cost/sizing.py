@@ -4,10 +4,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_ray.cost.usage import Usage
+from mlops_ray.cost.usage import GROWTH, Usage
 from mlops_ray.governance.declared_resources import Resources
 from mlops_ray.governance.usage import Used
 
@@ -19,6 +19,7 @@ ENDPOINT, TRIALS = "endpoint", "train"
 _LEAST_CPUS = 0.1
 _LEAST_MB = 64
 _LATEST = 30
+_RECENT = timedelta(days=30)
 # Shorter work says nothing: what the clock of the kernel shows is rounded.
 _SHORTEST_S = 1.0
 _SHORTEST_SERVED_S = 600.0
@@ -27,7 +28,8 @@ _SHORTEST_SERVED_S = 600.0
 @dataclass(frozen=True)
 class Advice:
     """name: of the step ("train": each trial), or "endpoint": each replica. asked: what it asked for the last time.
-    used: CPUs for 99 % of the time, and the most memory. advised: with head-room. samples: of how many it is."""
+    used: CPUs for 99 % of the time (of the task or trial that wants most, of all replicas), and the most memory.
+    advised: with head-room. samples: of how many it is."""
 
     name: str
     asked: Resources
@@ -50,6 +52,8 @@ def advise(rows: Iterable[Used]) -> list[Advice]:
             by_name[TRIALS if row.kind == "trial" else row.name].append(row)
     names = [name for name in (*STEPS[:1], TRIALS, *STEPS[1:]) if by_name.get(name)]
     found = [one for name in names if (one := _of_tasks(name, by_name[name])) is not None]
+    newest = max((row.since for row in replicas), default=None)
+    replicas = [row for row in replicas if newest is not None and row.since > newest - _RECENT]
     served_s = sum(row.quantities.get("wall_s", 0.0) for row in replicas)
     return found + ([_of_replicas(replicas)] if served_s >= _SHORTEST_SERVED_S else [])
 
@@ -67,31 +71,31 @@ def _of_tasks(name: str, rows: Sequence[Used]) -> Advice | None:
 
 
 def _of_replicas(rows: Sequence[Used]) -> Advice:
-    """Replicas as the busiest hours want them, and at least as many as half of the hours do; one more may always come,
-    as hours do not show their busiest minute."""
+    """Each as for 99 % of the time of all; as many as the busiest hours want, and at least as many as half of the hours
+    do. One more may always come, as hours do not show their busiest minute."""
     used = [Usage.from_json(row.quantities) for row in rows]
     together: dict[datetime, float] = defaultdict(float)
     for row, one in zip(rows, used, strict=True):
         together[row.since] += one.cpu_s / 3600
     hours = sorted(together.values())
-    cpus = max((one.cpus_within(SHARE) for one in used), default=0.0)
-    peak = max(one.process_peak_bytes for one in used)
+    total = Usage.sum_of(row.quantities for row in rows)
+    cpus, peak = total.cpus_within(SHARE), total.process_peak_bytes
     each = advised_cpus(cpus)
     busiest, usual = (hours[min(len(hours) - 1, int(share * len(hours)))] for share in (SHARE, 0.5))
     least = max(1, math.ceil(usual * HEAD_ROOM / each))
     most = max(least + 1, math.ceil(busiest * HEAD_ROOM / each))
-    asked = Resources(max(one.asked_cpus for one in used) or None, max(one.asked_bytes for one in used) >> 20 or None)
+    asked = Resources(total.asked_cpus or None, total.asked_bytes >> 20 or None)
     advised = Resources(each, advised_mb(peak), least, most)
     return Advice(ENDPOINT, asked, Resources(round(cpus, 2), peak >> 20), advised, len(rows))
 
 
 def advised_cpus(used: float) -> float:
-    """With head-room, in tenths. Who keeps n cores busy can use no more of them: beside that no head-room is of use,
-    and a request of a little more than n would keep another from the machine."""
-    whole = round(used)
-    if whole >= 1 and abs(used - whole) <= 0.1 * whole:
+    """With head-room, in tenths, below one CPU in hundredths; where whole cores are enough, these: a request of a
+    little more would keep another from the machine. Enough is what is used, as exactly as a histogram tells."""
+    whole, parts = math.ceil(used / GROWTH), 10 if used >= 1 else 100
+    if whole <= used * HEAD_ROOM:
         return float(whole)
-    return max(_LEAST_CPUS, math.ceil(used * HEAD_ROOM * 10 - 1e-9) / 10)
+    return max(_LEAST_CPUS, math.ceil(used * HEAD_ROOM * parts - 1e-9) / parts)
 
 
 def advised_mb(peak_bytes: int) -> int:

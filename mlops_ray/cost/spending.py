@@ -1,6 +1,7 @@
 """Spending: what a use case has cost this month, against its budget."""
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
@@ -12,6 +13,27 @@ from mlops_ray.governance.budgets import Budget, budget_of, say_exceeded, say_wa
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.usage import Kind, month_of, now, read_prices, used_under_prices
 from mlops_ray.show.text import figures
+
+
+@dataclass(frozen=True)
+class Left:
+    """Of a month's budget. cost: what was used in it, in whichever currencies."""
+
+    budget: Budget
+    cost: Cost
+
+    @property
+    def spent(self) -> float:
+        return self.cost.amounts.get(self.budget.currency, 0.0)
+
+    @property
+    def amount(self) -> float:
+        return self.budget.amount - self.spent
+
+    def __str__(self) -> str:
+        """What is spent, in words."""
+        return f"{figures(self.spent)} of {figures(self.budget.amount)} {self.budget.currency}{self.cost.lacks}"
+
 
 Verdict = Literal["go on", "warn", "stop"]
 
@@ -63,37 +85,45 @@ class Spending:
                 f"costs could not be compared with it. Set `prices` in {budget.currency}, or set the budget anew "
                 f"(`mlops-ray cost budget`)."
             )
+        if budget is not None and self._prices is not None:
+            expect_cpu_price(self._prices, self._use_case)
         if (why := self.decide()) is not None:
             raise BudgetError(why)
 
-    def left(self) -> tuple[Budget, float] | None:
-        """The budget of this month and what is left of it; None without one."""
+    def left(self) -> Left | None:
+        """What is left of the budget of this month; None without one."""
         month = month_of(now(self._store))
         budget = budget_of(self._store, self._use_case, month_name(month))
         if budget is None:
             return None
-        spent = spent_in(self._store, self._use_case, month)
-        return budget, budget.amount - spent.amounts.get(budget.currency, 0.0)
+        return Left(budget, spent_in(self._store, self._use_case, month))
 
     def decide(self) -> str | None:
         """Why the run has to stop, None if it has not. What calls for an event is recorded."""
         found = self.left()
         if found is None:
             return None
-        budget, left = found
-        spent, month = budget.amount - left, month_name(now(self._store))
+        budget, spent, month = found.budget, found.spent, month_name(now(self._store))
         verdict = judge(spent, budget)
         if verdict == "go on":
             return None
         if budget.warned_for != month:
-            text = "Of the budget of %s for %s, %s of %s %s are spent."
-            _logger.warning(text, self._use_case, month, figures(spent), figures(budget.amount), budget.currency)
+            _logger.warning("Of the budget of %s for %s, %s are spent.", self._use_case, month, found)
             say_warned(self._store, budget, month, spent)
         if verdict == "warn":
             return None
         say_exceeded(self._store, budget, month, spent, self._run)
-        of = f"{figures(spent)} of {figures(budget.amount)} {budget.currency}"
+        of = f"{self._use_case} --month {budget.month}" if budget.month else self._use_case
         return (
-            f"The budget of {self._use_case} for {month} is spent: {of}. What has ended is kept. Raise it "
-            f"(`mlops-ray cost budget {self._use_case} --amount ...`) and run the same again: it goes on from there."
+            f"The budget of {self._use_case} for {month} is spent: {found}. What has ended is kept. Raise it "
+            f"(`mlops-ray cost budget {of} --amount ...`) and run the same again: it goes on from there."
+        )
+
+
+def expect_cpu_price(prices: Prices, use_case: str) -> None:
+    """Raise ConfigurationError if what every run uses has no price."""
+    if prices.cpu_hour is None:
+        raise ConfigurationError(
+            f"A budget of {use_case} could not be judged: the settings' prices have no cpu_hour, which every run uses. "
+            f"Set `prices.cpu_hour`, to 0 if it is free."
         )

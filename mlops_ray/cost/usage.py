@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 # Neighbouring sizes of a histogram are apart by 4 %, so what is read from it is off by 2 % at most.
-_GROWTH = 1.04
+GROWTH = 1.04
 _LEAST = 0.01
 PEAKS = ("peak_bytes", "process_peak_bytes", "asked_cpus", "asked_bytes")
 
@@ -80,7 +80,7 @@ SUMS = tuple(one.name for one in fields(Usage) if one.name not in (*PEAKS, "cpus
 
 def histogram(cpus: float, seconds: float) -> dict[str, float]:
     """So many CPUs for so long, as `Usage.cpus`: seconds by the upper bound of a range, as the power of its base."""
-    power = 0 if cpus <= _LEAST else math.ceil(math.log(cpus / _LEAST, _GROWTH) - 1e-9)
+    power = 0 if cpus <= _LEAST else math.ceil(math.log(cpus / _LEAST, GROWTH) - 1e-9)
     return {str(power): seconds}
 
 
@@ -90,5 +90,5 @@ def quantile(sizes: Mapping[str, float], share: float) -> float:
     for power, seconds in sorted((int(power), seconds) for power, seconds in sizes.items()):
         seen += seconds
         if seen >= share * total - 1e-9:
-            return float(_LEAST * _GROWTH**power)
+            return float(_LEAST * GROWTH**power)
     return 0.0

@@ -75,17 +75,24 @@ def worsen_alarm(
     severity: Severity,
     payload: Mapping[str, Any],
 ) -> bool:
-    """Record that an alarm matters more than was said, or has spread. Whether it was new: told by its window."""
+    """Record that an alarm matters more than was said, or has spread. Whether it was new: told by its `change`.
+
+    Commits of earlier releases have none; there it is told by its window.
+    """
     details = {**payload, "alarm": alarm_id, "version": version}
-    subject, window = f"{_PREFIX}{alarm_id}", plain(payload["window"])
+    subject, change = f"{_PREFIX}{alarm_id}", plain(_change(payload))
     with store.transaction() as connection:
         told = read(connection, select(events).where(events.c.subject == subject, events.c.type == WORSENED))
-        if any(event.payload["window"] == window for event in told):
+        if any(_change(event.payload) == change for event in told):
             return False
         record(
             connection, WORSENED, SYSTEM, subject, use_case=use_case, payload=details, reason=title, severity=severity
         )
     return True
+
+
+def _change(payload: Mapping[str, Any]) -> Any:
+    return payload.get("change", payload["window"])
 
 
 def resolve_alarm(store: ControlStore, use_case: str, alarm_id: str, reason: str, payload: Mapping[str, Any]) -> bool:

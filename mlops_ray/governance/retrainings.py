@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, select
 
 from mlops_ray.errors import ConflictError, ForbiddenError
-from mlops_ray.governance.alarms import RAISED, RESOLVED, SILENCED
+from mlops_ray.governance.alarms import RAISED, RESOLVED, SILENCED, WORSENED
 from mlops_ray.governance.approvals import ask
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, Event, Severity, read, record
@@ -74,5 +74,5 @@ def _offer(connection: Connection, actor: Actor, use_case: str, version: int, re
 
 
 def _query(use_case: str) -> Select[Any]:
-    types = (DECIDED, FINISHED, RAISED, RESOLVED, SILENCED, *CHAMPIONS)
+    types = (DECIDED, FINISHED, RAISED, WORSENED, RESOLVED, SILENCED, *CHAMPIONS)
     return select(events).where(events.c.use_case == use_case, events.c.type.in_(types)).order_by(events.c.seq)

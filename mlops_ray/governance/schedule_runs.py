@@ -1,21 +1,24 @@
 """Runs of schedules in the control store: each due one has one row, in whichever state.
 
     waiting -> running -> succeeded | failed          waiting -> skipped
+    running -> skipped, where nobody had begun it when its schedule was removed
+    running -> waiting, where it was by hand, its process died, and it is due
 
 Every arrow is one transaction that reads what is so and writes what follows, so that any number of processes may draw
 them at once, and die in between. What a run does is not in here, nor which one is to be started (`operations.due`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from mlops_ray.governance.control_store import ControlStore, database_now
+from mlops_ray.governance.control_store import ControlStore, StoreInTransaction, database_now
 from mlops_ray.governance.events import SYSTEM, Actor, record
-from mlops_ray.governance.schedules import CHANGED, Declared, find_schedule
+from mlops_ray.governance.leases import HELD_FOR
+from mlops_ray.governance.schedules import CHANGED, GONE, Declared, find_schedule, set_paused
 from mlops_ray.governance.tables import schedule_runs, schedules
 
 FAILED = "schedule.failed"
@@ -55,6 +58,11 @@ class Run:
         return f"{self.use_case} {self.operation} {self.due_at.isoformat()}"
 
     @property
+    def lease(self) -> str:
+        """Of the process that carries it out."""
+        return f"schedule run {self.name}"
+
+    @property
     def submission(self) -> str:
         """Under which an attempt is started: no two have the same."""
         moments = f"{self.due_at:%Y%m%dT%H%M%S%f}-{round(self.recorded_at.timestamp() * 1000)}"
@@ -83,9 +91,7 @@ def decide_next(
 
     def plan(connection: Connection) -> Plan | None:
         declared = find_schedule(connection, use_case, operation)
-        waiting_or_running = schedule_runs.c.state.in_(("waiting", "running")) & _of(use_case, operation)
-        found = _read(connection, waiting_or_running & (schedule_runs.c.cause != _BY_HAND))
-        return decide(declared, found, now or database_now(connection))
+        return decide(declared, _open(connection, declared), now or database_now(connection))
 
     with store.reading() as connection:
         if plan(connection) is None:
@@ -94,6 +100,17 @@ def decide_next(
         if (made := plan(connection)) is not None:
             _write(connection, use_case, operation, made, now or database_now(connection))
         return made
+
+
+def resume(store: ControlStore, actor: Actor, use_case: str, operation: str, reason: str, decide: Decide) -> None:
+    """Start what is due from now on, and what waited when it was paused. What fell due meanwhile is decided on before,
+    by whether it was paused, and not by when a scheduler looks. Raises ConfigurationError if it is not declared."""
+    with store.transaction() as connection:
+        if find_schedule(connection, use_case, operation).paused_at is None:
+            return
+        while decide_next(StoreInTransaction(store, connection), use_case, operation, decide):
+            continue
+        set_paused(connection, actor, use_case, operation, reason, paused=False)
 
 
 def ask(store: ControlStore, use_case: str, operation: str, due_at: datetime) -> Run:
@@ -142,23 +159,45 @@ def died(store: ControlStore, run: Run, may_start_again: bool) -> None:
             _end(connection, found, False, f"Its process died {times} without a word. See the log of the Ray job.")
 
 
-def backfill(
-    store: ControlStore, actor: Actor, use_case: str, operation: str, moments: Iterable[datetime], reason: str
-) -> list[datetime]:
-    """Let what was due at these moments wait to be carried out, unless it has succeeded, waits or runs; an event.
+def give_up(store: ControlStore, run: Run) -> None:
+    """Its schedule was removed before anybody had begun it."""
+    with store.transaction() as connection:
+        found = _find(connection, run.use_case, run.operation, run.due_at)
+        if found is not None and _is_same(found, run):
+            _put(connection, run.use_case, run.operation, run.due_at, {"state": "skipped", "detail": GONE})
 
-    Returns those that wait now because of it.
+
+def let_go(store: ControlStore, run: Run, is_due: bool) -> None:
+    """The process of a run by hand is gone without a word: it waits where a schedule has it due, else it has failed.
+    Hold its lease."""
+    with store.transaction() as connection:
+        found = _find(connection, run.use_case, run.operation, run.due_at)
+        if found is None or not _is_same(found, run):
+            return
+        if is_due:
+            values = {"state": "waiting", "cause": "schedule", "attempt": 0, "recorded_at": database_now(connection)}
+            _put(connection, run.use_case, run.operation, run.due_at, values | {"started_at": None})
+        else:
+            _end(connection, found, False, "Its process died without a word.")
+
+
+def backfill(
+    store: ControlStore, actor: Actor, use_case: str, operation: str, moments: Sequence[datetime], reason: str
+) -> list[datetime]:
+    """Let what was due at these moments wait to be carried out, unless it has succeeded or runs; an event. What waited
+    by its schedule is no longer skipped when the next falls due.
+
+    moments: ordered. Returns those that wait now because of it.
     """
     with store.transaction() as connection:
-        now, asked = database_now(connection), []
-        for due in moments:
-            found = _find(connection, use_case, operation, due)
-            if found is not None and found.state in ("waiting", "running", "succeeded"):
-                continue
-            values = {"cause": "backfill", "state": "waiting", "attempt": 0, "recorded_at": now, "detail": ""}
-            values |= {"started_at": None, "ended_at": None}
-            _put(connection, use_case, operation, due, values, is_new=found is None)
-            asked.append(due)
+        now = database_now(connection)
+        known = _within(connection, use_case, operation, moments)
+        kept = {
+            due for due, run in known.items()
+            if run.state in ("running", "succeeded") or (run.state, run.cause) == ("waiting", "backfill")
+        }  # fmt: skip
+        asked = [due for due in moments if due not in kept]
+        _put_all(connection, [Run(use_case, operation, due, "backfill", "waiting", 0, now) for due in asked])
         if asked:
             after = {"backfill": [due.isoformat() for due in (asked[0], asked[-1])], "runs": len(asked)}
             subject = f"schedule {use_case} {operation}"
@@ -166,10 +205,34 @@ def backfill(
         return asked
 
 
+def cancel_backfill(
+    store: ControlStore, actor: Actor, use_case: str, operation: str, begin: datetime, until: datetime, reason: str
+) -> int:
+    """Skip what waits to be made up for and was due from one moment on and before another; an event. Returns how much
+    did."""
+    with store.transaction() as connection:
+        waits = _of(use_case, operation) & (schedule_runs.c.state == "waiting") & (schedule_runs.c.cause == "backfill")
+        waits &= (schedule_runs.c.due_at >= begin) & (schedule_runs.c.due_at < until)
+        skipped = {"state": "skipped", "detail": "Its backfill was cancelled."}
+        count = connection.execute(update(schedule_runs).where(waits).values(skipped)).rowcount
+        if count:
+            after = {"cancelled_backfill": [begin.isoformat(), until.isoformat()], "runs": count}
+            subject = f"schedule {use_case} {operation}"
+            record(connection, CHANGED, actor, subject, use_case, after=after, reason=reason)
+        return count
+
+
 def running(store: ControlStore) -> list[Run]:
     """Those that somebody started who sees them through: not the ones by hand."""
     with store.reading() as connection:
         return _read(connection, (schedule_runs.c.state == "running") & (schedule_runs.c.cause != _BY_HAND))
+
+
+def left_by_hand(store: ControlStore) -> list[Run]:
+    """Those by hand that were asked for more than HELD_FOR ago: without a lease their process is gone."""
+    with store.reading() as connection:
+        by_hand = (schedule_runs.c.state == "running") & (schedule_runs.c.cause == _BY_HAND)
+        return _read(connection, by_hand & (schedule_runs.c.recorded_at < database_now(connection) - HELD_FOR))
 
 
 def runs(store: ControlStore, use_case: str, operation: str | None = None, limit: int = 100) -> list[Run]:
@@ -186,18 +249,12 @@ def at(store: ControlStore, use_case: str, operation: str, due_at: datetime) -> 
         return _read(connection, _of(use_case, operation) & (schedule_runs.c.due_at == due_at))
 
 
-def find_submission(
-    store: ControlStore, use_case: str, operation: str, due_at: datetime, submission: str
-) -> Run | None:
-    """The run that was started under it; None if it has ended, or was started again since."""
-    return next(
-        (
-            one
-            for one in at(store, use_case, operation, due_at)
-            if one.state == "running" and one.submission == submission
-        ),
-        None,
-    )
+def find_submission(store: ControlStore, operation: str, due_at: datetime, submission: str) -> Run | None:
+    """The run that was started under it, of whichever use case; None if it has ended, or was started again since."""
+    one = schedule_runs.c
+    query = (one.state == "running") & (one.operation == operation) & (one.due_at == due_at)
+    with store.reading() as connection:
+        return next((run for run in _read(connection, query) if run.submission == submission), None)
 
 
 def _of(use_case: str, operation: str | None) -> Any:
@@ -244,18 +301,45 @@ def _put(
         connection.execute(update(schedule_runs).where(this), dict(values))
 
 
+def _put_all(connection: Connection, runs: Sequence[Run]) -> None:
+    """In place of what is there of them."""
+    if not runs:
+        return
+    key = [column == bindparam(f"this_{column.name}") for column in schedule_runs.primary_key.columns]
+    rows = [asdict(run) for run in runs]
+    these = [{f"this_{name}": row[name] for name in ("use_case", "operation", "due_at")} for row in rows]
+    connection.execute(delete(schedule_runs).where(*key), these)
+    connection.execute(insert(schedule_runs), rows)
+
+
+def _within(
+    connection: Connection, use_case: str, operation: str, moments: Collection[datetime]
+) -> dict[datetime, Run]:
+    """What there is between the first and the last moment."""
+    if not moments:
+        return {}
+    span = schedule_runs.c.due_at.between(min(moments), max(moments))
+    return {run.due_at: run for run in _read(connection, _of(use_case, operation) & span)}
+
+
+def _open(connection: Connection, declared: Declared) -> list[Run]:
+    """What waits or runs of a schedule, the oldest first; of what is made up for the next, and what falls due, too."""
+    one = schedule_runs.c
+    waits = _of(declared.use_case, declared.operation) & one.state.in_(("waiting", "running"))
+    made_up = (one.cause == "backfill") & (one.state == "waiting")
+    first = select(schedule_runs).where(waits, made_up).order_by(one.due_at).limit(1)
+    found = [Run(**row._mapping) for row in connection.execute(first)]
+    found += _read(connection, waits & (~made_up | (one.due_at > declared.decided_until)))
+    return sorted(dict.fromkeys(found), key=lambda run: run.due_at)
+
+
 def _write(connection: Connection, use_case: str, operation: str, plan: Plan, now: datetime) -> None:
     """One that is there already, because somebody asked for it before it was decided on, stays as it ended."""
-    span = schedule_runs.c.due_at.between(min(plan.states), max(plan.states))
-    known = {run.due_at: run for run in _read(connection, _of(use_case, operation) & span)}
+    known, changed = _within(connection, use_case, operation, plan.states), list[Run]()
     for due, (state, detail) in plan.states.items():
-        old = known.get(due)
-        if old is not None and old.state != "waiting":
-            continue
-        attempt = 1 if state == "running" else 0
-        values: dict[str, Any] = {"state": state, "attempt": attempt, "detail": detail}
-        if old is None:
-            values |= {"cause": "schedule", "recorded_at": now}
-        _put(connection, use_case, operation, due, values, is_new=old is None)
+        run = known.get(due) or Run(use_case, operation, due, "schedule", "waiting", 0, now)
+        if run.state == "waiting":
+            changed.append(replace(run, state=state, attempt=1 if state == "running" else 0, detail=detail))
+    _put_all(connection, changed)
     this = (schedules.c.use_case == use_case) & (schedules.c.operation == operation)
     connection.execute(update(schedules).where(this), {"decided_until": plan.decided_until})

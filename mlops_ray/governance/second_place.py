@@ -94,7 +94,7 @@ def _write_once(place: "Artifacts", name: str, content: bytes) -> None:
     elif isinstance(filesystem, S3FileSystem):
         _put(place.url(name), path, content)
     else:
-        with filesystem.open_output_stream(path) as stream:
+        with filesystem.open_output_stream(path, compression=None) as stream:
             stream.write(content)
 
 

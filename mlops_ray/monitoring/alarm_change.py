@@ -22,6 +22,7 @@ from mlops_ray.tasks.task import Task
 FINDINGS = 10
 _EXAMPLES = 3
 _EXAMPLE_COLUMNS = 5
+_NAMED = 3
 
 Kind = Literal["raised", "worsened", "resolved"]
 
@@ -40,15 +41,30 @@ class AlarmChange:
     payload: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Growth:
+    """What made an alarm matter more, or spread. id: of this change. verdict: on the window that shows it, which need
+    not be the worst. columns: those that have joined."""
+
+    id: str
+    verdict: Verdict
+    columns: tuple[str, ...]
+
+
 # Names in an alarm's payload: of a difference of the metric, and of by what share of itself an error is smaller.
 _EXPECTED, _OF_ERROR = {"roc_auc": "expected_auc"}, "expected_error_share"
 _TITLES: dict[Question, str] = {"data": "Data drift", "prediction": "Prediction drift", "concept": "Concept drift"}
 
 
 def raised_change(
-    id: str, version: str, spec: str, alarm: Alarm, examples: Sequence[Mapping[str, Any]], kind: Kind = "raised"
+    id: str,
+    version: str,
+    spec: str,
+    alarm: Alarm,
+    examples: Sequence[Mapping[str, Any]],
+    growth: Growth | None = None,
 ) -> AlarmChange:
-    """An alarm that is new, or that has become worse or spread ("worsened"): with its worst window."""
+    """An alarm that is new, or by `growth` "worsened": with its worst window."""
     verdict, question = alarm.worst, alarm.question
     title = f"{_TITLES[question]} of version {version} since {alarm.since:%Y-%m-%d %H:%M}: {verdict.reason}"
     if verdict.importance > 0:
@@ -56,9 +72,12 @@ def raised_change(
     title += _effect_in_words(verdict)
     if not verdict.acts:
         title += " The reference is too short to act on it."
-    payload = {
+    if growth and growth.columns:
+        title += f" It has spread to {', '.join(growth.columns[:_NAMED])}"
+        title += f" and {more} more." if (more := len(growth.columns) - _NAMED) > 0 else "."
+    payload: dict[str, Any] = {
         "question": question,
-        "window": {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows},
+        "window": _window(spec, verdict),
         "columns": list(alarm.columns),
         "importance": _or_none(verdict.importance),
         "effect": {
@@ -68,7 +87,15 @@ def raised_change(
         "findings": [asdict(finding) for finding in verdict.findings[:FINDINGS]],
         "examples": [dict(example) for example in examples],
     }
+    if growth:
+        window, columns = _window(spec, growth.verdict), list(growth.columns)
+        payload["change"] = {"id": growth.id, "window": window, "columns": columns}
+    kind: Kind = "worsened" if growth else "raised"
     return AlarmChange(kind, id, version, question, title, alarm.severity, alarm.since, payload)
+
+
+def _window(spec: str, verdict: Verdict) -> dict[str, Any]:
+    return {"kind": spec, "start": verdict.start, "end": verdict.end, "rows": verdict.rows}
 
 
 def _effect_in_words(verdict: Verdict) -> str:

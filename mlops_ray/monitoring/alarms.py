@@ -8,14 +8,16 @@ from typing import Literal
 from mlops_ray.monitoring.severity import MINOR_IMPORTANCE, Severity, severity_of, worse
 from mlops_ray.monitoring.verdicts import Question, Verdict
 
+_RESOLVED_AFTER = 2
+
 
 @dataclass(frozen=True)
 class Alarm:
-    """Drift that goes on: opened with the first window that showed it, resolved after enough windows without.
+    """Drift that goes on: opened with the first window that showed it, resolved after two windows without.
 
-    since: where the first such window begins. columns: all that drifted meanwhile. worst: the verdict with the
-    highest score, of those that matter most. severity: the highest so far. calm: windows without drift since the last
-    one with.
+    since: where the first such window begins, last_seen: where the last ends, in whichever order their labels came.
+    columns: all that drifted meanwhile. worst: the verdict with the highest score, of those that matter most. severity:
+    the highest so far. calm: windows without drift since the last one with.
     """
 
     question: Question
@@ -38,7 +40,7 @@ class Step:
     event: Literal["opened", "worsened", "resolved"] | None
 
 
-def step(alarm: Alarm | None, verdict: Verdict, resolve_after: int = 2) -> Step:
+def step(alarm: Alarm | None, verdict: Verdict) -> Step:
     """Take the verdict on the next window; `alarm` is the open one on the same question, or None.
 
     One alarm is one event, not one for each window, and another if it becomes worse or spreads. "Not enough data"
@@ -53,7 +55,7 @@ def step(alarm: Alarm | None, verdict: Verdict, resolve_after: int = 2) -> Step:
         if alarm is None:
             return Step(None, None)
         calm = alarm.calm + 1
-        if calm < resolve_after:
+        if calm < _RESOLVED_AFTER:
             return Step(replace(alarm, calm=calm), None)
         return Step(replace(alarm, calm=calm, resolved=verdict.end), "resolved")
     columns = tuple(dict.fromkeys(finding.column for finding in verdict.findings))
@@ -63,12 +65,13 @@ def step(alarm: Alarm | None, verdict: Verdict, resolve_after: int = 2) -> Step:
         return Step(Alarm(verdict.question, *ends, columns, verdict, severity), "opened")
     grown = replace(
         alarm,
-        last_seen=verdict.end,
+        since=min(alarm.since, verdict.start),
+        last_seen=max(alarm.last_seen, verdict.end),
         columns=tuple(dict.fromkeys((*alarm.columns, *columns))),
         worst=verdict if _is_worse(verdict, alarm) else alarm.worst,
         severity=severity if worse(severity, alarm.severity) else alarm.severity,
         windows=alarm.windows + 1,
-        calm=0,
+        calm=0 if verdict.end > alarm.last_seen else alarm.calm,
     )
     return Step(grown, "worsened" if _has_grown(alarm, grown, verdict) else None)
 

@@ -24,7 +24,7 @@ from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.labels import Labels, LabelSegment, rewrite_labels
 from mlops_ray.predictions.reader import rows_between
-from mlops_ray.predictions.segments import read_segment, write_segment
+from mlops_ray.predictions.segments import read_segment, together, write_segment
 
 _SHORTEST_STEP, _MOST_STEPS = timedelta(minutes=5), 200
 _SEGMENT = "10m"
@@ -139,7 +139,7 @@ class _Recorded:
         found = [rows for rows in rows_between(self._artifacts, self._use_case, start, end) if len(rows)]
         count = 0
         if found:
-            rows = pl.concat(found, how="diagonal_relaxed").sort("time", "request_id", "row", maintain_order=True)
+            rows = together(found).sort("time", "request_id", "row", maintain_order=True)
             count = len(rows)
             for (slot,), part in rows.group_by(pl.col("time").dt.truncate(_SEGMENT), maintain_order=True):
                 first = part["time"][0]

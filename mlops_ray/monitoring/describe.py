@@ -94,7 +94,8 @@ def _revision(record: WindowRecord) -> str:
 
 
 def _quality(record: WindowRecord) -> str:
-    return f"Quality: {estimated_words(record)}; {measured_words(record)}."
+    unreadable = f"; {record.unreadable:,} labels can be none of this version's" if record.unreadable else ""
+    return f"Quality: {estimated_words(record)}; {measured_words(record)}{unreadable}."
 
 
 def estimated_words(record: WindowRecord) -> str:

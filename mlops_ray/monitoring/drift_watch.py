@@ -176,10 +176,8 @@ class DriftWatch:
         state = replace(
             _with_segments(state, batch, now, self._feed.listed), clock=dated.clock, aside=state.aside.plus(dated.aside)
         )
-        unwatched = {
-            version: why for version in rows["version"].unique() if isinstance(why := self._judge(version), str)
-        }
-        state = replace(state, unwatched={**state.unwatched, **unwatched})
+        found = {**state.unwatched, **{version: self._judge(version) for version in rows["version"].unique()}}
+        state = replace(state, unwatched={version: why for version, why in found.items() if isinstance(why, str)})
         return self._observed(state, rows.filter(pl.Series(dated.kept)))
 
     def _observed(self, state: WatchState, rows: pl.DataFrame) -> WatchState:
@@ -246,7 +244,9 @@ class DriftWatch:
             seen = take_labels(state.watches[version], watched, own, _new_id, rollout)
             state = _with(state, replace(seen, watch=self._archive.put_away(seen.watch)))
         if measured or state.late_labels > self.state.late_labels:
-            self._commit(state if labels.due else replace(state, label_parts=dict(labels.parts)))
+            all_seen = labels.due.keys() <= measured.keys()
+            self._commit(replace(state, label_parts=dict(labels.parts)) if all_seen else state)
+        labels.settle(measured)
         return len(measured)
 
     def _at_hand(self, watch: VersionWatch) -> VersionWatch:

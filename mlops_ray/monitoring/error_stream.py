@@ -8,7 +8,7 @@ plays them again. Nothing of river's own objects is stored, so no file has to be
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import numpy as np
@@ -41,10 +41,14 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class ErrorStream:
-    """kept: the errors since the last change, little-endian int16, oldest first. taken: how many there ever were."""
+    """kept: the errors since the last change, little-endian int16, oldest first. taken: how many there ever were.
+
+    pane: the last of the windows from which they were taken; -1 before any.
+    """
 
     kept: bytes = b""
     taken: int = 0
+    pane: int = -1
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,8 @@ def take_errors(stream: ErrorStream, errors: _Float, limits: Mapping[ErrorDetect
             change = _change(name, kept[: at + 1] / _SCALE)
             changes += [change] if change.after > change.before else []
             kept, steps = kept[:0], kept[at + 1 :]
-    return Taken(ErrorStream(kept[-KEPT_ERRORS:].tobytes(), stream.taken + len(errors)), tuple(changes))
+    taken = stream.taken + len(errors)
+    return Taken(replace(stream, kept=kept[-KEPT_ERRORS:].tobytes(), taken=taken), tuple(changes))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,6 @@ def labelled_predictions(
 
     def join(block: "pa.Table") -> "pa.Table":
         rows = pl.DataFrame(pl.from_arrow(block))
-        return join_labels(rows, Labels(Artifacts(artifacts), use_case).of(rows), None).predictions.to_arrow()
+        return join_labels(rows, Labels(Artifacts(artifacts), use_case).of(rows), None).to_arrow()
 
     return predictions.map_batches(join, batch_format="pyarrow", batch_size=None)

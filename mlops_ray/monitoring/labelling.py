@@ -37,13 +37,15 @@ class Labelled:
     """What the labels of one window say. qualities: of all rows and of each slice. examples: rows that went wrong.
 
     errors: of the rows with labels, in the order of their predictions (see `LabelFit.stream`). grown_up: the
-    window is so old that labels that are missing are missing at random (see `LabelTimes.complete_after`).
+    window is so old that labels that are missing are missing at random (see `LabelTimes.complete_after`). unreadable:
+    labels of a value that is none for this version, such as a class that only another has: they count as missing.
     """
 
     qualities: tuple[Quality, ...]
     examples: tuple[Mapping[str, Any], ...] = ()
     errors: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     grown_up: bool = False
+    unreadable: int = 0
 
 
 _NOTHING_TOLD = Labelled(())
@@ -107,7 +109,7 @@ def _with_labels(
     kept = tuple(SliceQuality(q.slice, q.rows, q.predictions, q.about, q.metrics) for q in qualities)
     return replace(
         record, labelled=kept[0].rows if kept else 0, concept=concept and shortened(concept), quality=kept,
-        grown_up=labelled.grown_up, concept_revision=watched.revision,
+        grown_up=labelled.grown_up, concept_revision=watched.revision, unreadable=labelled.unreadable,
     )  # fmt: skip
 
 
@@ -154,8 +156,9 @@ def _follow_errors(
 ) -> tuple[VersionWatch, list[AlarmChange]]:
     """Take the errors of windows into the stream, in their order: of those whose labels have all but come.
 
-    Of all kinds of windows the first is followed, so that each error counts once. A rise makes drift of the window that
-    brought it: it does not need the window's labels to be enough for a judgement of their own.
+    Of all kinds of windows the first is followed, and of windows that overlap those that do not, so that each error
+    counts once. A rise makes drift of the window that brought it: it does not need the window's labels to be enough for
+    a judgement of their own.
     """
     calm, changes = watched.reference.errors, list[AlarmChange]()
     if not calm.limits:
@@ -163,13 +166,16 @@ def _follow_errors(
     for record in watch.streams[spec].records:
         if record.followed:
             continue
-        if record.rows and not _has_come(record):
+        overlaps = record.panes[0] <= watch.errors.pane
+        if record.rows and not overlaps and not _has_come(record):
             break
         watch = _marked(watch, spec, record.number, followed=True)
+        if overlaps:
+            continue
         told = found.get(record.number, _NOTHING_TOLD)
         joined = calm.joined(len(told.errors), record.end - record.start)
         taken = take_errors(watch.errors, told.errors, calm.limits, joined)
-        watch = replace(watch, errors=taken.stream)
+        watch = replace(watch, errors=replace(taken.stream, pane=record.panes[1]))
         if taken.changes:
             verdict = record.concept or not_judged("concept", record.start, record.end, record.labelled)
             verdict = concept_beside(with_error_changes(verdict, taken.changes), rollout)

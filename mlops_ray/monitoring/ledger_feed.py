@@ -8,7 +8,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.known_answers import IDENTITY, KnownAnswers, identities
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, Segment, read_segment, segments
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, Segment, read_segment, segments, together
 from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
 # A segment that comes later than this after the newest is not read any more: ids of older ones are not kept.
@@ -72,7 +72,7 @@ class LedgerFeed:
         """
         frames = [self._segment(segment, features_of) for segment in batch]
         empty = pl.DataFrame(schema={**COLUMNS, _ANSWER: pl.UInt64()})
-        rows = pl.concat([empty, *frames], how="diagonal_relaxed").sort("time", maintain_order=True)
+        rows = together([empty, *frames]).sort("time", maintain_order=True)
         answers = rows.drop_in_place(_ANSWER)
         fresh = answers.is_first_distinct() & ~pl.Series(self._known.of(batch, answers.to_numpy(), rows["time"], done))
         for segment, frame in zip(batch, frames, strict=True):

@@ -29,14 +29,14 @@ class Look:
     waiting: Gathered | None = None
 
 
-def look(waiting: Gathered | None, window: Window, spec: WindowSpec, number: int, shortest: timedelta) -> Look:
-    """Take the window `number` of a stream; shortest: how much time a look must cover (see `Monitored.shortest`).
+def look(waiting: Gathered | None, window: Window, spec: WindowSpec, shortest: timedelta) -> Look:
+    """Take the next window of a stream; shortest: how much time a look must cover (see `Monitored.shortest`).
 
     Windows by time are each a look. Of windows that overlap, only those that do not are put together.
     """
     if spec.length is not None:
         return Look(window)
-    if waiting is not None and number % spec.panes:
+    if waiting is not None and window.panes[0] <= waiting.window.panes[1]:
         return Look(None, waiting)
     covered = window.end - window.start + (timedelta(0) if waiting is None else waiting.covered)
     together = window if waiting is None else waiting.window.plus(window)

@@ -77,7 +77,7 @@ def _judged(
     waiting, last = stream.waiting, None if rollout is None else stream.last
     for index, window in enumerate(added.finished):
         number = stream.finished + index
-        looked = look(waiting, window, monitored.spec, number, monitored.shortest)
+        looked = look(waiting, window, monitored.spec, monitored.shortest)
         waiting = looked.waiting
         record = _record(window, looked.window, watched, name, number, stream.lived)
         if rollout is not None and looked.window is not None:

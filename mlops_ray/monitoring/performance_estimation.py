@@ -128,7 +128,8 @@ def beyond_sampling(errors: Sequence[float], sampling: Sequence[float]) -> tuple
 def isotonic(ups: _Float, rows: _Float) -> _Float:
     """The share of ups in each bin, made to rise: pool adjacent violators (Ayer et al., 1955), weighted by rows.
 
-    A bin without rows takes the value of the one before it, and 0 where there is none.
+    A bin without rows takes the value of the one before it, or where none before it has any that of the first that has;
+    without rows at all it is 0.
     """
     blocks: list[list[float]] = []
     for up, row in zip(ups.tolist(), rows.tolist(), strict=True):
@@ -136,7 +137,10 @@ def isotonic(ups: _Float, rows: _Float) -> _Float:
         while len(blocks) > 1 and _share(blocks[-2]) >= _share(blocks[-1]):
             last = blocks.pop()
             blocks[-1] = [mine + theirs for mine, theirs in zip(blocks[-1], last, strict=True)]
-    return np.concatenate([np.full(int(block[2]), max(0.0, _share(block))) for block in blocks])
+    found = np.concatenate([np.full(int(block[2]), max(0.0, _share(block))) for block in blocks])
+    first = int(np.argmax(rows > 0))
+    found[:first] = found[first]
+    return found
 
 
 def _share(block: list[float]) -> float:

@@ -65,19 +65,19 @@ def latest_labels(labels: pl.DataFrame, task: Task | None = BINARY) -> pl.DataFr
     return labels.sort(_ORDER, nulls_last=False).unique(_KEYS, keep="last").sort(_KEYS)
 
 
-@dataclass(frozen=True)
-class Joined:
-    """predictions: each with `label`, null where none came. unknown: labels of predictions that were not found."""
+def join_labels(
+    predictions: pl.DataFrame, labels: pl.DataFrame, task: Task | None = BINARY, count_for: timedelta | None = None
+) -> pl.DataFrame:
+    """The predictions of one partition with `label` and `known_at`, null where none came.
 
-    predictions: pl.DataFrame
-    unknown: pl.DataFrame
-
-
-def join_labels(predictions: pl.DataFrame, labels: pl.DataFrame, task: Task | None = BINARY) -> Joined:
-    """Join one partition: `predictions` with request_id and row, each pair once, and labels as they came."""
-    found = latest_labels(labels, task)
-    joined = predictions.join(found.select(*_KEYS, "label", "known_at"), on=_KEYS, how="left")
-    return Joined(joined.sort(_KEYS), found.join(predictions, on=_KEYS, how="anti"))
+    predictions: request_id and row, each pair once. labels: as they came. count_for: what became known later than so
+    long after the `time` of its prediction was never said; None: all counts.
+    """
+    if count_for is not None:
+        last = predictions.select(*_KEYS, __last=pl.col("time") + count_for)
+        labels = labels.join(last, on=_KEYS).filter(pl.col("known_at") <= pl.col("__last")).drop("__last")
+    found = latest_labels(labels, task).select(*_KEYS, "label", "known_at")
+    return predictions.join(found, on=_KEYS, how="left").sort(_KEYS)
 
 
 def quality_by_window(

@@ -4,7 +4,7 @@ from math import nan
 
 import numpy as np
 
-from mlops_ray.monitoring.detectors.cells import bins
+from mlops_ray.monitoring.detectors.cells import bins, single_values
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch, Sketch
 
 # A mean that moved less, in standard deviations, does not tell the story.
@@ -23,7 +23,8 @@ def describe_shift(old: Sketch, new: Sketch) -> str:
     if isinstance(old, NumericSketch) and isinstance(new, NumericSketch):
         deviation = old.deviation
         size = (new.mean - old.mean) / deviation if deviation > 0 else nan
-        text = f"mean {old.mean:.5g} -> {new.mean:.5g} ({size:+.2f} standard deviations)"
+        text = f"mean {old.mean:.5g} -> {new.mean:.5g}"
+        text += f" ({size:+.2f} standard deviations)" if deviation > 0 else ""
         text += "" if abs(size) >= _CLEAR_SHIFT else f", {_widest_gap(old, new)}"
         return f"{text}, {gaps}" if abs(missing[1] - missing[0]) > 0.01 else text
     assert isinstance(old, CategoricalSketch)
@@ -47,7 +48,9 @@ def _widest_gap(old: NumericSketch, new: NumericSketch) -> str:
         return "the same single value"
     below = [np.cumsum(part)[:-1] for part in both.shares()]
     at = int(np.argmax(np.abs(below[1] - below[0])))
-    return f"up to {both.edges[at]:.5g}: {percent(below[0][at])} -> {percent(below[1][at])}"
+    just_before = single_values(both.edges)[at : at + 1].any()  # in five digits they are the same number
+    place = f"below {both.edges[at + 1]:.5g}" if just_before else f"up to {both.edges[at]:.5g}"
+    return f"{place}: {percent(below[0][at])} -> {percent(below[1][at])}"
 
 
 def percent(share: float) -> str:

@@ -137,10 +137,6 @@ class NumericSketch:
             self.mean += apart * values / total
             self.m2 += m2 + apart * apart * before * values / total
 
-    def quantile(self, rank: float) -> float:
-        """The value below which the fraction `rank` lies, to the KLL sketch's error; NaN without values."""
-        return float(self.quantiles.get_quantile(rank)) if not self.quantiles.is_empty() else nan
-
     def like(self, other: "Sketch") -> "NumericSketch":
         """These values in the bins of `other`, as if those of each bin lay evenly between its ends.
 
@@ -289,8 +285,9 @@ def sketch_from_bytes(content: bytes) -> Sketch:
 def edges_of(values: ArrayLike, bins: int = BINS) -> NDArray[np.float32]:
     """Edges of about `bins` bins that hold equally many of `values`; missing values are left out.
 
-    Each edge is one of the values (the inverse of the empirical distribution), so of at most `bins` different values
-    each has a bin of its own, and a frequent one takes the place of several edges.
+    Edges are values (the inverse of the empirical distribution). One that takes the place of several edges has an edge
+    just before it as well, as each has if there are at most `bins` different ones: it is then alone in its bin, and
+    other bins have what lies below it and between it and the next. So there are at most 2 `bins` edges.
     """
     array = _float32(values)
     finite = np.sort(array[np.isfinite(array)])
@@ -298,9 +295,23 @@ def edges_of(values: ArrayLike, bins: int = BINS) -> NDArray[np.float32]:
         return np.empty(0, dtype=np.float32)
     distinct = np.unique(finite)
     if len(distinct) <= bins:
-        return distinct
+        return with_edges_before(distinct, distinct)
     positions = np.ceil(np.arange(1, bins) * len(finite) / bins).astype(np.int64) - 1
-    return np.unique(finite[positions])
+    edges, taken = np.unique(finite[positions], return_counts=True)
+    return with_edges_before(edges, edges[taken > 1])
+
+
+def with_edges_before(edges: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`edges`, and one just before each of `values`; ascending, float32."""
+    just_before = before(values)
+    return np.union1d(edges, just_before[np.isfinite(just_before)])
+
+
+def before(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The next smaller float32 of each value. Of 0 the next that is normal: some libraries have processors take the
+    others for 0."""
+    with np.errstate(over="ignore"):
+        return np.where(values == 0, -np.finfo(np.float32).tiny, np.nextafter(values, np.float32(-inf)))
 
 
 def _float32(values: ArrayLike) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
 """The alarms of a version: raised with the first kind of window that shows it, resolved when none does any more."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mlops_ray.monitoring.alarm_change import AlarmChange, Kind, raised_change, resolved_change
+from mlops_ray.monitoring.alarm_change import AlarmChange, Growth, raised_change, resolved_change
 from mlops_ray.monitoring.alarms import Alarm, Step, step
 from mlops_ray.monitoring.recalibration import UNTAUGHT, taught
 from mlops_ray.monitoring.severity import SEVERITIES, worse
@@ -22,7 +22,7 @@ def take_verdict(
     before = stream.alarms.get(question)
     if before is not None and verdict.answer == "no drift" and verdict.end <= before.last_seen:
         return watch, []  # its labels came later than those of a window that drifted after it
-    stepped = step(before, verdict)
+    stepped, known = step(before, verdict), _columns(watch, question)
     alarms = {name: alarm for name, alarm in stream.alarms.items() if name != question}
     if stepped.alarm is not None and stepped.alarm.resolved is None:
         alarms[question] = stepped.alarm
@@ -31,7 +31,7 @@ def take_verdict(
     standing = [other.alarms[question] for other in watch.streams.values() if question in other.alarms]
     id = watch.raised.get(question)
     if standing:
-        return _told(watch, spec, question, standing, stepped, examples, id, new_id)
+        return _told(watch, spec, verdict, standing, stepped, known, examples, id, new_id)
     if id is None:
         return watch, []
     left = {name: other for name, other in watch.raised.items() if name != question}
@@ -44,23 +44,33 @@ def take_verdict(
 def _told(
     watch: VersionWatch,
     spec: str,
-    question: Question,
+    verdict: Verdict,
     standing: Sequence[Alarm],
     stepped: Step,
+    known: Collection[str],
     examples: Sequence[Mapping[str, Any]],
     id: str | None,
     new_id: NewId,
 ) -> tuple[VersionWatch, list[AlarmChange]]:
-    """Announce an alarm that is new, or that matters more than was said, or that has spread."""
+    """Announce an alarm that is new, or that matters more than was said, or that has spread. known: the columns
+    that were named before."""
+    question = verdict.question
     severity = max((alarm.severity for alarm in standing), key=SEVERITIES.index)
     grown = id is not None and (
         stepped.event == "worsened" or worse(severity, watch.severities.get(question, severity))
     )
     if (id is not None and not grown) or stepped.alarm is None:
         return watch, []
-    kind: Kind = "worsened" if grown else "raised"
+    columns = tuple(name for name in stepped.alarm.columns if name not in known)
+    growth = Growth(new_id(), verdict, columns) if grown else None
     id = id or new_id()
     alarm = replace(stepped.alarm, severity=severity)
     raised, severities = {**watch.raised, question: id}, {**watch.severities, question: severity}
-    change = raised_change(id, watch.version, spec, alarm, examples, kind)
+    change = raised_change(id, watch.version, spec, alarm, examples, growth)
     return replace(watch, raised=raised, severities=severities), [change]
+
+
+def _columns(watch: VersionWatch, question: Question) -> set[str]:
+    """What the alarm on a question has named so far."""
+    alarms = (stream.alarms[question] for stream in watch.streams.values() if question in stream.alarms)
+    return {name for alarm in alarms for name in alarm.columns}

@@ -6,16 +6,18 @@ taken, by ids, so memory does not grow with them.
 """
 
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import polars as pl
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import DataError
 from mlops_ray.monitoring.alarm_change import wrongest
 from mlops_ray.monitoring.answers import EXPECTED
 from mlops_ray.monitoring.label_times import LabelTimes, label_times
@@ -29,7 +31,7 @@ from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_record import WindowBlock, WindowRecord
 from mlops_ray.predictions.labels import KEYS, UNDATED, Labels, LabelSegment
 from mlops_ray.predictions.reader import rows_between
-from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment
+from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, read_segment, together
 from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
 MOST_ROWS = 200_000
@@ -38,6 +40,8 @@ _HELD_ROWS = 1_000_000
 _STRETCH_ROWS, _STRETCH_WINDOWS = 300_000, 4
 _DAY = timedelta(days=1)
 _COLUMNS = ("request_id", "row", "time", "as_of")
+
+_logger = logging.getLogger(__name__)
 
 _NO_PANES = np.empty(0, dtype=np.int64)
 _TURN = 8
@@ -48,12 +52,12 @@ Name = tuple[str, str, int]
 
 class WindowLabels:
     """Of one use case. `due` are the windows whose quality may have changed. parts: a digest of what was seen of each
-    part of the labels. late: labels that no window can have, as
-    they came later than they count for, by when they were received."""
+    part of the labels. late: labels that no window can have, as they became known later than they count for, by when
+    they were received."""
 
-    def __init__(self, artifacts: Artifacts, use_case: str, known: Mapping[str, str], most_rows: int = MOST_ROWS):
+    def __init__(self, artifacts: Artifacts, use_case: str, known: Mapping[str, str]):
         """known: `parts` of the process before, whose labels are in what is known of the windows."""
-        self._artifacts, self._use_case, self._most_rows = artifacts, use_case, most_rows
+        self._artifacts, self._use_case = artifacts, use_case
         self._known, self._times, self._turn = known, LabelTimes(), 0
         self.parts: dict[str, str] = {}
         self._labels, self._members = Labels(artifacts, use_case), Members(artifacts, use_case)
@@ -92,7 +96,7 @@ class WindowLabels:
     ) -> dict[Name, Labelled]:
         """What the labels of the windows that are due say, as many windows as fit into the time; at least one.
 
-        Those that are not at hand stay due.
+        They are due until `settle` is told that it is committed, and those that are not at hand stay so.
         """
         begun = time.monotonic()
         measured: dict[Name, Labelled] = {}
@@ -107,12 +111,20 @@ class WindowLabels:
             if watch is None or judged is None or (record is None and not _is_away(watch, *name[1:])):
                 del self.due[name]
             elif record is not None:
-                del self.due[name]
-                predictions = self._predictions_of(name, record, watch, judged)
-                measured[name] = self._measured(predictions, record, judged, now)
+                try:
+                    predictions = self._predictions_of(name, record, watch, judged)
+                    measured[name] = self._measured(predictions, record, judged, now)
+                except DataError as error:  # looked at again, it would be the same: until other labels come
+                    _logger.warning("Version %s, %s: window %d is not measured. %s", *name, error)
+                    del self.due[name]
+        return measured
+
+    def settle(self, names: Iterable[Name]) -> None:
+        """What the labels of these windows say is committed."""
+        for name in names:
+            self.due.pop(name, None)
         if not self.due:
             self._stretch = None
-        return measured
 
     def _new_segments(self, now: datetime) -> list[LabelSegment]:
         """What has come since the last look, in the parts that are looked into this time.
@@ -138,13 +150,20 @@ class WindowLabels:
                 self._stirred[part] = now
             if part.removeprefix(KEYS) < oldest:
                 for one in new:
-                    self.late += read_segment(one.url, ["received_at"])["received_at"].to_list()
+                    self.late += self._late_of(one)
             else:
                 found += new
             self._seen[part] = frozenset(one.id for one in segments)
         for gone in self._seen.keys() - set(parts):
             del self._seen[gone], self.parts[gone]
         return found
+
+    def _late_of(self, segment: LabelSegment) -> list[datetime]:
+        """When those of its labels were received that became known too late for any prediction of its day."""
+        day = date.fromisoformat(segment.part.removeprefix(KEYS))
+        last = datetime.combine(day, datetime.min.time(), UTC) + _DAY + self._times.count_for
+        told = read_segment(segment.url, ["known_at", "received_at"])
+        return told.filter(pl.col("known_at") > last)["received_at"].to_list()
 
     def _note(self, watch: VersionWatch, part: str, told: pl.DataFrame) -> None:
         """Which windows of a version labels are about: by its members, or where they do not name requests by days."""
@@ -171,17 +190,18 @@ class WindowLabels:
         labels = self._labels.of(predictions)
         if not task.reads(labels.schema["label"]):  # none, or those of another kind, which say nothing of these answers
             labels = labels.clear().cast({"label": task.label_type})
-        joined = join_labels(predictions, labels, task).predictions
-        in_time = pl.col("known_at") <= pl.col("time") + self._times.count_for
-        joined = joined.with_columns(pl.when(in_time).then("label").alias("label"))
+        joined = join_labels(predictions, labels, task, self._times.count_for)
+        readable = task.can_be(joined["label"])
+        unreadable = len(readable) - int(readable.sum()) - readable.null_count()
+        joined = joined.with_columns(pl.when(readable).then("label").alias("label"))
         whole = reference.reliability.get(ALL_ROWS)
         edges = np.empty(0) if whole is None else whole.edges
         qualities = quality_of(joined, record.start, record.end, edges, watched.slices, fit)
         grown_up = self._is_grown_up(record, now)
         if whole is None:
-            return Labelled(qualities, wrongest(joined, task), grown_up=grown_up)
+            return Labelled(qualities, wrongest(joined, task), grown_up=grown_up, unreadable=unreadable)
         in_turn = fit.labelled(joined).sort("time", "request_id", "row")
-        return Labelled(qualities, wrongest(joined, task), fit.stream(in_turn, whole), grown_up)
+        return Labelled(qualities, wrongest(joined, task), fit.stream(in_turn, whole), grown_up, unreadable)
 
     def _predictions_of(self, name: Name, record: WindowRecord, watch: VersionWatch, watched: Watched) -> pl.DataFrame:
         found = self._predictions.get(name)
@@ -194,7 +214,7 @@ class WindowLabels:
 
     def _read(self, record: WindowRecord, watch: VersionWatch, watched: Watched) -> pl.DataFrame:
         """The window's predictions: request_id, row, time (their moments), the answers, slices and keys."""
-        one_in = power_of_two(record.rows / self._most_rows)
+        one_in = power_of_two(record.rows / MOST_ROWS)
         members = self._members.of(watch.members, record.spec, record.panes, one_in).rows
         stretch = self._stretch
         if stretch is None or not stretch.has(watch.version, record):
@@ -220,7 +240,7 @@ class WindowLabels:
             lambda name: name in wanted or name.startswith(KEY),
         )  # fmt: skip
         empty = pl.DataFrame(schema={name: COLUMNS[name] for name in _COLUMNS})
-        rows = pl.concat([empty, *frames], how="diagonal_relaxed")
+        rows = together([empty, *frames])
         answer = watched.reference.task.ledger_types.items()
         rows = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in answer if name not in rows.columns)
         return _Stretch(watch.version, first, last, rows)

@@ -35,8 +35,8 @@ class WindowRecord:
     panes: numbers of its first and last; who is in them is stored (see `members`).
     estimated: before labels come. concept, quality: from the labels that came so far, all rows first. labelled: how
     many. settled: whether its labels have had their say on the alarm, followed: whether its errors are in the stream of
-    errors. grown_up: see `Labelled`. whole: see `windows.Window`. revision, concept_revision: of the monitoring by
-    which its predictions, and last its labels, were judged.
+    errors. grown_up, unreadable: see `Labelled`. whole: see `windows.Window`. revision, concept_revision: of the
+    monitoring by which its predictions, and last its labels, were judged.
     """
 
     spec: str
@@ -60,6 +60,7 @@ class WindowRecord:
     grown_up: bool = False
     revision: int = 0
     concept_revision: int = 0
+    unreadable: int = 0
 
     @property
     def diagnosis(self) -> str:

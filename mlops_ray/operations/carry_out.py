@@ -15,6 +15,7 @@ from mlops_ray.errors import ConflictError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.leases import holding
 from mlops_ray.governance.schedule_runs import Run, begin, end
+from mlops_ray.operations.parent_death import ending_with_parent
 
 MAIN = (sys.executable, "-c", "from mlops_ray.cli.main import main; main()")
 """The `mlops-ray` command where it is not installed, as in a Ray job, which has only the code that it was sent."""
@@ -73,7 +74,7 @@ def carry_out(store: ControlStore, run: Run, work: Work, execute: Execute, wait:
     """
     while True:
         try:
-            with holding(store, f"schedule run {run.name}"):
+            with holding(store, run.lease):
                 return _do(store, run, work, execute)
         except ConflictError:
             if not wait:
@@ -83,9 +84,13 @@ def carry_out(store: ControlStore, run: Run, work: Work, execute: Execute, wait:
 
 def execute(environment: Mapping[str, str], limit: timedelta, command: Sequence[str]) -> tuple[int, str]:
     """Run `mlops-ray` with these arguments; what it says is passed on as it comes. environment: beside one's own.
-    limit: after so long it is interrupted as by Ctrl-C, and killed if that does not end it."""
+    limit: after so long it is interrupted as by Ctrl-C, and killed if that does not end it. It does not outlive who
+    calls this, for whom the next attempt does not wait."""
     said, environment, is_late = [""], {**os.environ, **environment}, False
-    process = subprocess.Popen([*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment)
+    process = subprocess.Popen(
+        [*MAIN, *command], stderr=subprocess.PIPE, text=True, errors="replace", env=environment,
+        preexec_fn=ending_with_parent(),
+    )  # fmt: skip
     passing = threading.Thread(target=_pass_on, args=(process, said), daemon=True)
     passing.start()
     try:
@@ -93,10 +98,15 @@ def execute(environment: Mapping[str, str], limit: timedelta, command: Sequence[
     except subprocess.TimeoutExpired:
         is_late = True
         _end_it(process)
+    except KeyboardInterrupt:
+        _end_it(process)
+        raise
     passing.join(_SAYS_WITHIN_S)  # what it has started may hold its standard error open
     last = "".join(character for character in said[0] if character.isprintable())
     if is_late and process.returncode:
         last = f"It had not ended after {limit} (time_limit of its Schedule) and was stopped. It said last: {last}"
+    elif process.returncode < 0:
+        last = f"It was ended by {signal.Signals(-process.returncode).name}. It said last: {last}"
     return process.returncode, last
 
 
@@ -122,7 +132,11 @@ def _do(store: ControlStore, run: Run, work: Work, execute: Execute) -> Run | No
     if begun is None:
         return None
     _logger.info("%s begins, %.0f s after it was due", begun.name, (datetime.now(UTC) - begun.due_at).total_seconds())
-    code, said = execute(arguments(begun, work))
+    try:
+        code, said = execute(arguments(begun, work))
+    except KeyboardInterrupt:
+        end(store, begun, False, "It was interrupted.")
+        raise
     end(store, begun, code == 0, said if code else "")
     _logger.info("%s ended with exit code %d", begun.name, code)
     return begun

@@ -16,16 +16,19 @@ def decide(declared: Declared, open_runs: Sequence[Run], now: datetime, most: in
     """None if nothing is to be done, now or, as `most` runs are decided on at a time, again.
 
     One run of a schedule at a time, the oldest first, what fell due before what is made up for. Without `catch_up` a
-    run that still waits when the next falls due is skipped. While it is paused, what falls due is.
+    run that still waits when the next falls due is skipped. What falls due behind its pause is, unless it is made up
+    for; what fell due before waits for its end.
     """
     behind = takewhile(lambda due: due <= now, due_moments(declared.cron, declared.time_zone, declared.decided_until))
     due = list(islice(behind, most))
     until = due[-1] if due else declared.decided_until
-    if declared.paused_at is not None:
-        return Plan(until, dict.fromkeys(due, ("skipped", PAUSED))) if due else None
     states: dict[datetime, tuple[State, str]] = dict.fromkeys(due, ("waiting", ""))
+    asked_for = {run.due_at for run in open_runs if run.cause != "schedule"}
+    if (paused_at := declared.paused_at) is not None:
+        states |= {moment: ("skipped", PAUSED) for moment in due if moment > paused_at and moment not in asked_for}
+        return Plan(until, states) if due else None
     scheduled = [run.due_at for run in open_runs if run.state == "waiting" and run.cause == "schedule"]
-    scheduled = sorted({*scheduled, *due} - {run.due_at for run in open_runs if run.cause == "backfill"})
+    scheduled = sorted({*scheduled, *due} - asked_for)
     if not declared.catch_up:
         states |= dict.fromkeys(scheduled[:-1], ("skipped", SUPERSEDED))
         scheduled = scheduled[-1:]
@@ -34,6 +37,11 @@ def decide(declared: Declared, open_runs: Sequence[Run], now: datetime, most: in
     if waiting and is_free and len(due) < most:
         states[waiting[0]] = "running", ""
     return Plan(until, states) if states else None
+
+
+def is_due(declared: Declared, moment: datetime) -> bool:
+    """Whether it is due at this very moment."""
+    return any(due_between(declared, moment, moment + timedelta(microseconds=1)))
 
 
 def due_before(declared: Declared, moment: datetime) -> datetime | None:

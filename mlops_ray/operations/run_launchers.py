@@ -12,6 +12,7 @@ import ray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.operations.carry_out import MAIN
+from mlops_ray.operations.parent_death import ending_with_parent
 from mlops_ray.operations.scheduler import RunLauncher, RunOrder
 from mlops_ray.retraining.launcher import Phase
 from mlops_ray.retraining.ray_jobs import RayJobs, dashboard_url
@@ -76,7 +77,7 @@ class _RunProcess:
 
         def run() -> None:
             try:
-                subprocess.run(list(command), env=environment, check=False)
+                subprocess.run(list(command), env=environment, check=False, preexec_fn=ending_with_parent())
             finally:
                 ray.kill(itself)
 

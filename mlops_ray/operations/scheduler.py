@@ -6,19 +6,19 @@ not, and what died without a word is started again. It carries nothing out itsel
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 import uuid6
 
-from mlops_ray.errors import MlopsRayError
+from mlops_ray.errors import ConflictError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.leases import hold, release
-from mlops_ray.governance.schedule_runs import Run, decide_next, died, running
+from mlops_ray.governance.leases import hold, holding, release
+from mlops_ray.governance.schedule_runs import Run, decide_next, died, give_up, left_by_hand, let_go, running
 from mlops_ray.governance.schedules import Declared, list_schedules
-from mlops_ray.operations.due import MOST, decide
+from mlops_ray.operations.due import MOST, decide, is_due
 from mlops_ray.retraining.launcher import Phase
 
 LEASE = "scheduler"
@@ -64,6 +64,10 @@ class Scheduler:
         if hold(self._store, LEASE, self._holder, HELD_FOR):
             return False
         declared = {(one.use_case, one.operation): one for one in list_schedules(self._store)}
+        for run in left_by_hand(self._store):
+            with _alone(run.name), suppress(ConflictError), holding(self._store, run.lease):
+                one = declared.get((run.use_case, run.operation))
+                let_go(self._store, run, is_due=one is not None and is_due(one, run.due_at))
         for use_case, operation in declared:
             with _alone(f"{use_case} {operation}"):
                 while (plan := decide_next(self._store, use_case, operation, decide, now)) and len(plan.states) >= MOST:
@@ -79,8 +83,10 @@ class Scheduler:
 
     def _see_through(self, run: Run, declared: Declared | None) -> None:
         phase = self._launcher.phase(run.submission)  # before the run is looked at again: its end is written first
-        if phase == "ended" or (phase == "new" and declared is None):
+        if phase == "ended":
             died(self._store, run, may_start_again=declared is not None)
+        elif phase == "new" and declared is None:
+            give_up(self._store, run)
         elif phase == "new":
             assert declared is not None
             self._launcher.start(RunOrder(run, declared.reference, declared.feature_repo))

@@ -10,7 +10,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
-from mlops_ray.predictions.segments import Segment, columns_in, delete_segment, read_segment, segments
+from mlops_ray.predictions.segments import Segment, delete_segment, read_segment, segments
 from mlops_ray.predictions.table import SEGMENT, LedgerTable
 from mlops_ray.predictions.tombstones import tombstones
 
@@ -43,7 +43,8 @@ def compact(
         begun = table.begin()
         try:
             # Of a collector that was killed before it had looked at the tombstones.
-            kept = tombstones(artifacts, use_case).without(_rows(batch))
+            erased = tombstones(artifacts, use_case)
+            kept = [erased.without(_rows(segment)) for segment in batch]
             rows += table.append(begun, kept, [segment.id for segment in batch])
         except FileNotFoundError as error:
             raise ConflictError(f"Others move segments of {use_case}. Run it again when they are done.") from error
@@ -68,8 +69,5 @@ def _batches(found: list[Segment], most_bytes: int) -> Iterator[list[Segment]]:
         yield batch
 
 
-def _rows(batch: list[Segment]) -> pl.DataFrame:
-    """Their rows in the order of ids; `columns_in` first, as those are what the table is searched by."""
-    frames = [read_segment(one.url).with_columns(pl.lit(one.id).alias(SEGMENT)) for one in batch]
-    schema = {**columns_in(frames), SEGMENT: pl.String()}
-    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed").sort("request_id", "row", "time")
+def _rows(segment: Segment) -> pl.DataFrame:
+    return read_segment(segment.url).with_columns(pl.lit(segment.id).alias(SEGMENT))

@@ -1,7 +1,7 @@
 """Erasure: what the ledger holds of a person goes for good, from segments, table and labels."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +21,9 @@ from mlops_ray.predictions.segments import FEATURE, KEY, delete_segment, read_se
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.predictions.tombstones import set_tombstone, set_tombstone_of_value
+from mlops_ray.predictions.value import is_value
 
 _HASH = re.compile(r"[0-9a-f]{32}")
-_ANSWER = pl.DataFrame(schema={"request_id": pl.String(), "row": pl.Int32()})
 
 
 @dataclass(frozen=True)
@@ -55,17 +55,15 @@ def erase_person(settings: Settings, store: ControlStore, actor: Actor, use_case
     """
     if not _HASH.fullmatch(hash):
         raise DataError("A person's hash has 32 hexadecimal digits, as in the ledger's columns.")
-    theirs = _Theirs(hash, lambda name, kind: kind == "string" and name.startswith((KEY, FEATURE)), hash)
-    return _erase(settings, store, actor, use_case, theirs)
+    return _erase(settings, store, actor, use_case, _of_hash(hash))
 
 
 def erase_entity(
     settings: Settings, store: ControlStore, actor: Actor, use_case: str, column: str, value: str
 ) -> Erased:
-    """As `erase_person`, for a column of the request that the ledger keeps as it is: of this value, as text."""
-    names = (f"{KEY}{column}", f"{FEATURE}{column}")
-    theirs = _Theirs(value, lambda name, kind: name.partition(":")[0] in names, column=column)
-    return _erase(settings, store, actor, use_case, theirs)
+    """As `erase_person`, for a column of the request that the ledger keeps as it is: of this value, however it is
+    written (see `read_as`)."""
+    return _erase(settings, store, actor, use_case, _of_value(column, value))
 
 
 def leave_out_entity(artifacts: Artifacts, store: ControlStore, use_case: str, column: str, value: str) -> None:
@@ -76,25 +74,18 @@ def leave_out_entity(artifacts: Artifacts, store: ControlStore, use_case: str, c
 
 def count_entity(settings: Settings, use_case: str, column: str, value: str) -> int:
     """How many answers `erase_entity` would erase."""
-    artifacts = Artifacts(settings.artifacts)
-    names = (f"{KEY}{column}", f"{FEATURE}{column}")
-    theirs = _Theirs(value, lambda name, kind: name.partition(":")[0] in names)
-    found = [rows.filter(theirs.of(rows)).height for rows in _rows_of_segments(artifacts, use_case)]
-    return sum(found) + LedgerTable(artifacts, use_case).count(theirs.picks, value)
+    return _answers(Artifacts(settings.artifacts), use_case, _of_value(column, value)).height
 
 
 def count_person(settings: Settings, use_case: str, hash: str) -> int:
     """How many answers `erase_person` would erase."""
-    artifacts = Artifacts(settings.artifacts)
-    theirs = _Theirs(hash, lambda name, kind: kind == "string" and name.startswith((KEY, FEATURE)), hash)
-    found = [rows.filter(theirs.of(rows)).height for rows in _rows_of_segments(artifacts, use_case)]
-    return sum(found) + LedgerTable(artifacts, use_case).count(theirs.picks, hash)
+    return _answers(Artifacts(settings.artifacts), use_case, _of_hash(hash)).height
 
 
 @dataclass(frozen=True)
 class _Theirs:
-    """Whose rows: of which a column that `picks` takes, by its name and type, is `value` as text. hash: of a personal
-    value, column: of another, by which rows that come later are known."""
+    """Whose rows: of which a column that `picks` takes, by its name and type, is `value`. hash: of a personal value,
+    column: of another, by which rows that come later are known."""
 
     value: str
     picks: Callable[[str, str], bool]
@@ -105,8 +96,17 @@ class _Theirs:
         found = pl.Series([False]).new_from_index(0, rows.height)
         for name, dtype in rows.schema.items():
             if self.picks(name, "string" if dtype == pl.String else str(dtype)):
-                found |= (rows[name].cast(pl.String) == self.value).fill_null(False)
+                found |= is_value(rows[name], self.value)
         return found
+
+
+def _of_hash(hash: str) -> _Theirs:
+    return _Theirs(hash, lambda name, kind: kind == "string" and name.startswith((KEY, FEATURE)), hash)
+
+
+def _of_value(column: str, value: str) -> _Theirs:
+    names = (f"{KEY}{column}", f"{FEATURE}{column}")
+    return _Theirs(value, lambda name, kind: name.partition(":")[0] in names, column=column)
 
 
 def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str, theirs: _Theirs) -> Erased:
@@ -118,11 +118,12 @@ def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str,
             set_tombstone(artifacts, use_case, theirs.hash, _now(store))
         if theirs.column:
             set_tombstone_of_value(artifacts, use_case, theirs.column, theirs.value, _now(store))
+        # Labels first: the answers say which are theirs, also to an erasure that completes one that was killed.
+        labels = _erase_labels(artifacts, use_case, theirs, _answers(artifacts, use_case, theirs).unique())
         # Segments before the table: a compaction that has read them as they were cannot commit any more then.
-        answers = pl.concat([_ANSWER, *_from_segments(artifacts, use_case, theirs)])
-        answers = pl.concat([answers, LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value)])
-        labels = _labels(artifacts, use_case, theirs, answers.unique())
-        done = Erased(answers.height, labels, _damaged(settings, use_case))
+        answers = _erase_from_segments(artifacts, use_case, theirs)
+        answers += LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value)
+        done = Erased(answers, labels, _damaged(settings, use_case))
         payload = {"predictions": done.predictions, "labels": done.labels, "damaged_files": len(done.damaged)}
         with store.transaction() as connection:
             record(connection, "ledger.erased", actor, f"ledger {use_case}", use_case, payload=payload)
@@ -139,26 +140,28 @@ def _damaged(settings: Settings, use_case: str) -> tuple[str, ...]:
     return tuple(str(path) for folder in folders for path in sorted(folder.glob(f"*{DAMAGED}")))
 
 
-def _rows_of_segments(artifacts: Artifacts, use_case: str) -> Iterator[pl.DataFrame]:
-    return (read_segment(segment.url) for segment in segments(artifacts, use_case))
+def _answers(artifacts: Artifacts, use_case: str, person: _Theirs) -> pl.DataFrame:
+    """The request_id and row of their answers; of a segment that is being moved to the table they are in both."""
+    rows = (read_segment(segment.url) for segment in segments(artifacts, use_case))
+    found = [one.filter(person.of(one)).select("request_id", "row") for one in rows]
+    moved = LedgerTable(artifacts, use_case).answers_of(person.picks, person.value)
+    return pl.concat([*found, moved.select("request_id", "row")])
 
 
-def _from_segments(artifacts: Artifacts, use_case: str, person: _Theirs) -> list[pl.DataFrame]:
-    found = []
+def _erase_from_segments(artifacts: Artifacts, use_case: str, person: _Theirs) -> int:
+    erased = 0
     for segment in segments(artifacts, use_case):
         rows = read_segment(segment.url)
-        theirs = person.of(rows)
-        if theirs.any():
-            found.append(rows.filter(theirs).select("request_id", "row"))
-            rest = rows.filter(~theirs)
-            if rest.height:
-                write_segment(artifacts, use_case, segment.id, rest)
-            else:
-                delete_segment(artifacts, use_case, segment)
-    return found
+        rest = rows.filter(~person.of(rows))
+        if rest.is_empty():
+            delete_segment(artifacts, use_case, segment)
+        elif rest.height < rows.height:
+            write_segment(artifacts, use_case, segment.id, rest)
+        erased += rows.height - rest.height
+    return erased
 
 
-def _labels(artifacts: Artifacts, use_case: str, person: _Theirs, answers: pl.DataFrame) -> int:
+def _erase_labels(artifacts: Artifacts, use_case: str, person: _Theirs, answers: pl.DataFrame) -> int:
     erased = 0
     for segment in Labels(artifacts, use_case).segments():
         rows = read_segment(segment.url)

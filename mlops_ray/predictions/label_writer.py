@@ -154,7 +154,7 @@ class LabelWriter:
                 told += [(*one, found.received_us) for one in found.by_request]
             if found.by_keys and keys is None:
                 damaged += 1
-            elif keys is not None:
+            elif found.by_keys and keys is not None:
                 values, said = by_keys.setdefault((keys, found.label_type), ([], []))
                 values += [one[0] for one in found.by_keys]
                 said += [(*one[1:], found.received_us) for one in found.by_keys]

@@ -175,9 +175,9 @@ class Labels:
     Not safe for threads.
     """
 
-    def __init__(self, artifacts: Artifacts, use_case: str, cached_rows: int = _CACHED_ROWS):
+    def __init__(self, artifacts: Artifacts, use_case: str):
         self._artifacts, self._use_case = artifacts, use_case
-        self._cached_rows, self._held = cached_rows, 0
+        self._held = 0
         self._cache: OrderedDict[str, pl.DataFrame] = OrderedDict()
 
     def segments(self) -> list[LabelSegment]:
@@ -231,7 +231,7 @@ class Labels:
             found = read_segment(segment.url)
             self._held += found.height
         self._cache[segment.url] = found
-        while self._held > self._cached_rows and len(self._cache) > 1:
+        while self._held > _CACHED_ROWS and len(self._cache) > 1:
             self._held -= self._cache.popitem(last=False)[1].height
         return found
 

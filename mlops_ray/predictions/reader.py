@@ -12,8 +12,8 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
-from mlops_ray.predictions.segments import columns_in, may_hold, read_between, segments, settled
-from mlops_ray.predictions.table import SEGMENT, LedgerTable, with_own_names
+from mlops_ray.predictions.segments import columns_in, may_hold, read_between, segments, settled, together
+from mlops_ray.predictions.table import SEGMENT, LedgerTable, own_name, with_own_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ class Ledger:
 
         Without `columns` all of them; where versions differ in theirs, what one lacks is null.
         """
-        return _read(self._artifacts, self._use_case, start or _BEGINNING, end or _END, columns)
+        return _read(self._artifacts, self._use_case, *_span(start, end), columns)
 
     def between(
         self, start: datetime | None = None, end: datetime | None = None, columns: Sequence[str] | None = None
@@ -67,11 +67,12 @@ class Ledger:
 
     def stretches(self, start: datetime | None = None, end: datetime | None = None) -> list[tuple[datetime, datetime]]:
         """`start..end` divided into stretches of about `PARTITION_BYTES` of files."""
+        start, end = _span(start, end)
         found = segments(self._artifacts, self._use_case, start, end)
         files = LedgerTable(self._artifacts, self._use_case).files(start, end)
         begins = [(segment.time, segment.bytes) for segment in found]
         begins += [begin for file in files for begin in _stretches(file.first, file.last, file.bytes)]
-        return list(pairwise(_borders(sorted(begins), start or _BEGINNING, end or _END)))
+        return list(pairwise(_borders(sorted(begins), start, end)))
 
     def find(self, request_id: str, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame:
         """All that was answered under a request's id, by time: other questions and repetitions, too.
@@ -83,8 +84,13 @@ class Ledger:
         if start is None:
             if moment is None:
                 raise DataError(f"Request id {request_id!r} is no UUIDv7, so it does not say when it was. Give start.")
-            start, end = moment - timedelta(hours=1), end or moment + timedelta(hours=1)
-        return rows_of_request(self._artifacts, self._use_case, request_id, start, end or _END)
+            start, end = moment - timedelta(hours=1), end or min(moment, _END) + timedelta(hours=1)
+        return rows_of_request(self._artifacts, self._use_case, request_id, *_span(start, end))
+
+
+def _span(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime]:
+    """A span within the years in which anything can have been answered, in which hours can be added to it."""
+    return max(start or _BEGINNING, _BEGINNING), min(max(end or _END, _BEGINNING), _END)
 
 
 def rows_between(
@@ -117,8 +123,7 @@ def rows_of_request(
         return _read_both(artifacts, use_case, start, end, request_id, condition, None)
 
     frames = [frame for frame in settled(look, use_case) if frame.height]
-    both = pl.concat([pl.DataFrame(schema=columns_in(frames)), *frames], how="diagonal_relaxed")
-    return both.sort("time", maintain_order=True)
+    return together([pl.DataFrame(schema=columns_in(frames)), *frames]).sort("time", maintain_order=True)
 
 
 def _read_both(
@@ -138,7 +143,7 @@ def _read_both(
         found = [segment for segment in found if may_hold(segment, request_id)]
         files = [file for file in files if file.may_hold(request_id)]
     moved = [
-        read_between(file.url, *condition, lambda name: name == SEGMENT or wanted is None or wanted(name))
+        read_between(file.url, *condition, lambda name: name == SEGMENT or wanted is None or wanted(own_name(name)))
         for file in files
     ]
     there = {name for rows in moved for name in rows[SEGMENT].unique()}
@@ -156,8 +161,7 @@ def _read(
     wanted = None if names is None else names.__contains__
     frames = rows_between(artifacts, use_case, start - LONGEST_RETRY, end, wanted)
     schema = {name: type_ for name, type_ in columns_in(frames).items() if names is None or name in names}
-    rows = pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal_relaxed")
-    found = first_of_each(rows).filter(pl.col("time") >= start)
+    found = first_of_each(together([pl.DataFrame(schema=schema), *frames])).filter(pl.col("time") >= start)
     if columns is None:
         return found
     return found.select(name if name in found.columns else pl.lit(None).alias(name) for name in columns)

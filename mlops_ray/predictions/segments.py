@@ -148,6 +148,22 @@ def columns_in(frames: Iterable[pl.DataFrame]) -> dict[str, pl.DataType]:
     return COLUMNS | types_of_answers(frames)
 
 
+def is_mixed(types: Iterable[pl.DataType]) -> bool:
+    """Whether values of several types are text together. Numbers are numbers, however many bits they have; polars would
+    make numbers of moments and of yes and no as well."""
+    several = set(types) - {pl.Null()}
+    return len(several) > 1 and not all(type_.is_numeric() for type_ in several)
+
+
+def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Rows of the ledger as one table, with the columns that any of them has; what one lacks is null. A column that has
+    changed its type is of one that holds all values (see `is_mixed`)."""
+    names = {name for rows in frames for name in rows.columns}
+    mixed = {name for name in names if is_mixed(rows.schema[name] for rows in frames if name in rows.columns)}
+    texts = [rows.cast({name: pl.String for name in mixed if name in rows.columns}) for rows in frames]
+    return pl.concat(texts, how="diagonal_relaxed")
+
+
 def _number(question: bytes) -> int | None:
     return int.from_bytes(question, "big", signed=True) if question else None
 
@@ -290,9 +306,8 @@ def _place(segment_id: str) -> tuple[str, str]:
     return moment.date().isoformat(), f"{segment_id}{_SUFFIX}"
 
 
-def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:
-    """Delete the segments whose records were all answered before `moment`; returns how many."""
-    deleted = 0
+def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> None:
+    """Delete the segments whose records were all answered before `moment`."""
     for day in _days(artifacts, use_case):
         if day > moment.astimezone(UTC).date().isoformat():
             break
@@ -302,8 +317,6 @@ def delete_before(artifacts: Artifacts, use_case: str, moment: datetime) -> int:
             artifacts.delete(FOLDER, use_case, day, f"{segment.id}{_SUFFIX}")
         if len(old) == len(found) and day < (moment - LONGEST_SEGMENT).astimezone(UTC).date().isoformat():
             artifacts.delete(FOLDER, use_case, day)
-        deleted += len(old)
-    return deleted
 
 
 def _days(artifacts: Artifacts, use_case: str) -> list[str]:

@@ -55,19 +55,19 @@ class Spool:
         """Keep a frame, now; `content` makes it from the moment in microseconds, in the order of the file.
 
         header: the frame by which those of a topic are read, written before the first of them in a file and when it
-        changes. Raises UnavailableError if the local disk takes no more: then the frame is not kept.
+        changes. Raises UnavailableError if the local disk takes no more: then neither is kept.
         """
         with self._lock:
             now_us = int(self._clock() * 1e6)
             frame = content(now_us)
             try:
                 file = self._current(now_us)
-                if header and file.headers.get(topic) != header:
-                    file.append(header)
-                    file.headers[topic] = header
-                file.append(frame)
+                described = not header or file.headers.get(topic) == header
+                file.append(*([frame] if described else [header, frame]))
                 if self._sync:
                     file.sync()
+                if not described:
+                    file.headers[topic] = header
             except OSError as error:
                 raise UnavailableError(
                     f"The {self._what} cannot write to {self._folder}: {error.strerror}. Make room on this disk, or "

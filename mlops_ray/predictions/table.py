@@ -7,7 +7,8 @@ wanted. Every change that adds or erases rows is a transaction of one kind, `TRA
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -21,22 +22,28 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
-from mlops_ray.predictions.segments import COLUMNS, FOLDER, read_segment
+from mlops_ray.predictions.segments import COLUMNS, FOLDER, MOMENT, columns_in, is_mixed, read_segment
+from mlops_ray.predictions.value import is_value
 
 TABLE, SEGMENT, DAY = "table", "segment", "day"
 TRANSACTION = "rows"
 # A lookup decodes one stretch of rows: fewer would make the end of a file long, which a lookup reads as well.
 STRETCH_ROWS = 20_000
 ORPHANED = timedelta(days=1)
+_LISTED = 2_000  # answers in a condition; the engine takes ten thousand, and of a hundred thousand it dies
 _SETTINGS = {
     "delta.checkpointInterval": "20",
     "delta.dataSkippingStatsColumns": f"request_id,time,{SEGMENT}",
 }
 # How the table's schema calls the types of a segment.
-_KINDS: dict[Any, str] = {
-    pl.String: "string", pl.Int32: "integer", pl.Int64: "long", pl.Float32: "float", pl.Float64: "double",
-    pl.Boolean: "boolean", pl.Datetime: "timestamp", pl.List: "array",
+_DTYPES: Mapping[str, pl.DataType] = {
+    "string": pl.String(), "integer": pl.Int32(), "long": pl.Int64(), "float": pl.Float32(), "double": pl.Float64(),
+    "boolean": pl.Boolean(), "timestamp": MOMENT, "array": pl.List(pl.Float32),
 }  # fmt: skip
+_KINDS = {dtype.base_type(): kind for kind, dtype in _DTYPES.items()}
+_NONE = pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row", "time", "version")})
+# The table's log has the moments of a file in whole milliseconds, cut off.
+_CUT_OFF = timedelta(microseconds=999)
 _MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
 _SORTED_BYTES = 2 << 30  # in memory; the rest goes to disk meanwhile
 
@@ -45,7 +52,8 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TableFile:
-    """One file of the table: what its rows lie between, and its size. `day`: its partition."""
+    """One file of the table: what its rows lie between (`last`: to the millisecond), and its size. `day`: its
+    partition."""
 
     url: str
     day: date
@@ -84,51 +92,49 @@ class LedgerTable:
             )
         return DeltaTable(self.location, storage_options=self._options)
 
-    def append(self, table: DeltaTable, rows: pl.DataFrame, ids: Iterable[str]) -> int:
+    def append(self, table: DeltaTable, segments: Sequence[pl.DataFrame], ids: Iterable[str]) -> int:
         """Add the rows of segments, `segment` among their columns, but of none that is there already; in one commit.
 
-        table: what `begin` gave. ids: the segments. Returns how many rows were added. Raises ConflictError if others
+        table: what `begin` gave. ids: the segments'. Returns how many rows were added. Raises ConflictError if others
         have added or erased rows since.
         """
+        rows = _fitted(segments, table)
         if rows.is_empty():
             return 0
         there = self._segments(table, rows["time"].min(), rows["time"].max())
         rows = rows.filter(~pl.col(SEGMENT).is_in(list(there & set(ids))))
         if rows.height:
-            self._write(table, _fitted(rows, table))
+            self._write(table, rows)
         return rows.height
 
-    def count(self, picks: Callable[[str, str], bool], value: str) -> int:
-        """How many rows `erase` would delete."""
+    def answers_of(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
+        """What `erase` would delete: request_id, row, time and version."""
         table = self._open()
-        if table is None:
-            return 0
-        columns = [name for name, kind in _types(table).items() if picks(name, kind)]
-        return sum(self._matching(file.url, columns, value).height for file in self._files(table, None, None))
+        return _NONE if table is None else self._answers_of(table, picks, value)
 
-    def erase(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
-        """Delete the rows of which a column that `picks` takes, by its name and type, is `value` as text; returns their
-        request_id and row.
+    def erase(self, picks: Callable[[str, str], bool], value: str) -> int:
+        """Delete the rows of which a column that `picks` takes, by its name and type, is `value` (see `read_as`), and
+        every file that the table no longer has; returns how many rows that were.
 
         Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
-        Raises ConflictError if others changed the table meanwhile.
+        Raises ConflictError if others changed the table meanwhile, RuntimeError if other rows went than those.
         """
         table = self.begin()
-        kinds = {name: kind for name, kind in _types(table).items() if picks(name, kind)}
-        found = [self._matching(file.url, list(kinds), value) for file in self._files(table, None, None)]
-        predicate = " OR ".join(_equals(name, kind, value) for name, kind in kinds.items()) or "false"
-        self._change(table, lambda transaction: table.delete(predicate, commit_properties=transaction))
-        return pl.concat([pl.DataFrame(schema={"request_id": pl.String, "row": pl.Int32}), *found])
+        found = self._answers_of(table, picks, value)
+        parts = list(found.iter_slices(_LISTED)) or [found]
+        deleted = sum(self._delete(table, _is_among(part)) for part in parts)
+        self._remove(self._there() - self._named(table))  # also of an erasure that was killed before it removed its own
+        if deleted != found.height:
+            raise RuntimeError(
+                f"{deleted} rows in the table of the ledger of {self._use_case} were erased, not {found.height}."
+            )
+        return deleted
 
-    def delete_before(self, day: date) -> int:
-        """Delete the partitions of the days before `day`; returns how many rows they had."""
+    def delete_before(self, day: date) -> None:
+        """Delete the partitions of the days before `day`."""
         table = self._open()
-        if table is None or not any(file.day < day for file in self._files(table, None, None)):
-            return 0
-        done: dict[str, Any] = {}
-        predicate = f"{DAY} < '{day.isoformat()}'"
-        self._change(table, lambda transaction: done.update(table.delete(predicate, commit_properties=transaction)))
-        return int(done.get("num_deleted_rows") or 0)
+        if table is not None and any(file.day < day for file in self._files(table, None, None)):
+            self._delete(table, f"{DAY} < '{day.isoformat()}'")
 
     def tidy(self, today: date) -> None:
         """Merge the small files of days that are over, and remove files that belong to no version of the table."""
@@ -139,7 +145,7 @@ class LedgerTable:
         for file in self._files(table, None, None):
             sizes.setdefault(file.day, []).append(file.bytes)
         for day in [day for day, found in sizes.items() if day < today and _is_worth_merging(found)]:
-            before = set(table.file_uris())
+            before = self._named(table)
             try:
                 # In the order of ids; its plain way of merging does not keep the order within files.
                 table.optimize.z_order(
@@ -150,7 +156,7 @@ class LedgerTable:
                 raise self._conflict(error) from error
             except DeltaError as error:  # of no disk for sorting, say; small files are slower, and as right
                 _logger.warning("The files of %s in %s are not merged: %s", day, self.location, error)
-            self._remove(before - set(table.file_uris()))
+            self._remove(before - self._named(table))
         hours = int(ORPHANED.total_seconds() // 3600)
         table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
 
@@ -175,21 +181,32 @@ class LedgerTable:
         except CommitFailedError as error:
             raise self._conflict(error) from error
 
-    def _change(self, table: DeltaTable, change: Callable[[CommitProperties], Any]) -> None:
-        """Carry out a change that takes rows away, as a transaction, and delete the files that it leaves behind."""
-        before, version = set(table.file_uris()), table.version()
+    def _delete(self, table: DeltaTable, predicate: str) -> int:
+        """Delete rows, as a transaction, and the files that it leaves behind; returns how many rows it deleted."""
+        before, version = self._named(table), table.version()
         transaction = _next(table)
         try:
-            change(transaction)
+            done = table.delete(predicate, commit_properties=transaction)
             if table.version() == version:
                 table.create_write_transaction([], "append", table.schema(), [DAY], commit_properties=transaction)
         except CommitFailedError as error:
             raise self._conflict(error) from error
-        self._remove(before - set(table.file_uris()))
+        self._remove(before - self._named(table))
+        return int(done.get("num_deleted_rows") or 0)
 
-    def _remove(self, urls: Iterable[str]) -> None:
-        for url in urls:
-            self._artifacts.delete(FOLDER, self._use_case, TABLE, *_below(url, self.location))
+    def _named(self, table: DeltaTable) -> set[tuple[str, ...]]:
+        """The paths of the table's files, below its place."""
+        return {tuple(_below(url, self.location)) for url in table.file_uris()}
+
+    def _there(self) -> set[tuple[str, ...]]:
+        """The paths of all files with rows that lie there, whether the table has them or not."""
+        place = FOLDER, self._use_case, TABLE
+        days = [entry.name for entry in self._artifacts.entries(*place) if entry.name.startswith(f"{DAY}=")]
+        return {(day, entry.name) for day in days for entry in self._artifacts.entries(*place, day)}
+
+    def _remove(self, paths: Iterable[tuple[str, ...]]) -> None:
+        for path in paths:
+            self._artifacts.delete(FOLDER, self._use_case, TABLE, *path)
 
     def _conflict(self, error: Exception) -> ConflictError:
         return ConflictError(
@@ -202,13 +219,13 @@ class LedgerTable:
         if actions.is_empty():
             return []
         if start is not None:
-            actions = actions.filter(pl.col("max.time") >= start)
+            actions = actions.filter(pl.col("max.time") >= start - _CUT_OFF)
         if end is not None:
             actions = actions.filter(pl.col("min.time") < end)
         return [
             TableFile(
                 self._artifacts.url(FOLDER, self._use_case, TABLE, *unquote(row["path"]).split("/")),
-                row[f"partition.{DAY}"], row["min.time"], row["max.time"],
+                row[f"partition.{DAY}"], row["min.time"], row["max.time"] + _CUT_OFF,
                 row["min.request_id"], row["max.request_id"], row["size_bytes"],
             )
             for row in actions.sort("min.time", "path").iter_rows(named=True)
@@ -219,10 +236,14 @@ class LedgerTable:
         files = self._files(table, first, last + timedelta(microseconds=1))
         return {name for file in files for name in read_segment(file.url, [SEGMENT])[SEGMENT].unique()}
 
-    def _matching(self, url: str, texts: Sequence[str], value: str) -> pl.DataFrame:
-        rows = read_segment(url, ["request_id", "row", *texts])
-        flags = [pl.col(name).cast(pl.String) == value for name in texts if name in rows.columns]
-        return rows.filter(pl.any_horizontal(flags) if flags else False).select("request_id", "row")
+    def _answers_of(self, table: DeltaTable, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
+        columns = [name for name, kind in _types(table).items() if picks(name, kind)]
+        found = [_NONE]
+        for file in self._files(table, None, None):
+            rows = read_segment(file.url, [*_NONE.columns, *columns])
+            flags = [is_value(rows[name], value) for name in columns if name in rows.columns]
+            found.append(rows.filter(pl.any_horizontal(flags) if flags else False).select(_NONE.columns))
+        return pl.concat(found)
 
 
 def _is_worth_merging(sizes: Sequence[int]) -> bool:
@@ -230,31 +251,58 @@ def _is_worth_merging(sizes: Sequence[int]) -> bool:
     return len(sizes) >= _SMALL_FILES and sum(sizes) <= _MERGED_BYTES
 
 
-def _fitted(rows: pl.DataFrame, table: DeltaTable) -> pl.DataFrame:
-    """The rows with the types of the table. A column that has changed its type gets a name with its type: `x:text`."""
-    known = _types(table)
-    kinds = {name: _KINDS[dtype.base_type()] for name, dtype in rows.schema.items()}
-    return rows.rename({name: f"{name}:{kind}" for name, kind in kinds.items() if known.get(name, kind) != kind})
+def _fitted(segments: Iterable[pl.DataFrame], table: DeltaTable) -> pl.DataFrame:
+    """Rows of segments with the types of the table, in the order of ids; the columns that it is searched by come first.
+
+    A column that has changed its type gets a name with its type: `x:string`.
+    """
+    types, frames = _types(table), list[pl.DataFrame]()
+    for rows in segments:
+        kinds = {name: _KINDS[dtype.base_type()] for name, dtype in rows.schema.items()}
+        named = {
+            name: name if types.setdefault(name, kind) == kind else f"{name}:{kind}" for name, kind in kinds.items()
+        }
+        frames.append(rows.rename(named))
+    first = pl.DataFrame(schema={**columns_in(frames), SEGMENT: pl.String()})
+    return pl.concat([first, *frames], how="diagonal_relaxed").sort("request_id", "row", "time")
 
 
 def _types(table: DeltaTable) -> dict[str, str]:
     return {field.name: str(getattr(field.type, "type", "")) for field in table.schema().fields}
 
 
+def own_name(name: str) -> str:
+    """The name that a column of the table has in a segment: without its type."""
+    own, _, kind = name.rpartition(":")
+    return own if kind in _DTYPES else name
+
+
 def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the table as they came: without the names that only the table has, and without columns of other rows."""
-    rows = rows.drop(SEGMENT, strict=False)
-    for name in [name for name in rows.columns if name.rpartition(":")[2] in _KINDS.values()]:
-        own = name.rpartition(":")[0]
-        if own in rows.columns:
-            rows = rows.with_columns(pl.coalesce(pl.col(name), pl.col(own).cast(rows.schema[name]))).drop(own)
-        rows = rows.rename({name: own})
-    return rows
+    """Rows of the table as they came, without the names that only the table has. What came in several types is of one
+    that holds them all, text if no other does (see `is_mixed`)."""
+    names = defaultdict[str, list[str]](list)
+    for name in rows.columns:
+        names[own_name(name)].append(name)
+    mixed = {own for own, found in names.items() if is_mixed(rows.schema[name] for name in found)}
+    return rows.select(
+        pl.coalesce(pl.col(found).cast(pl.String) if own in mixed else pl.col(found)).alias(own)
+        for own, found in names.items()
+        if own != SEGMENT
+    )
 
 
-def _equals(name: str, kind: str, value: str) -> str:
-    text = f'"{name}"' if kind == "string" else f'CAST("{name}" AS STRING)'
-    return f"{text} = '{value.replace(chr(39), 2 * chr(39))}'"
+def _is_among(answers: pl.DataFrame) -> str:
+    """That a row of the table is one of these answers, in SQL; by nothing of a person, as the table's log keeps it."""
+    texts = answers.select(
+        pl.concat_str(
+            "request_id", "row", pl.col("time").dt.timestamp("us"), "version", separator=" ", ignore_nulls=True
+        )
+    ).to_series()
+    if texts.is_empty():
+        return "false"
+    listed = ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+    moment = 'CAST(CAST("time" AS BIGINT) AS STRING)'
+    return f"""concat_ws(' ', request_id, CAST("row" AS STRING), {moment}, version) IN ({listed})"""
 
 
 def _properties() -> WriterProperties:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
+import polars.selectors as cs
 import pyarrow as pa
 
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.predictions.labels import KEYS, SAID, UNDATED, Labels, LabelSegment, of_one_type
 from mlops_ray.predictions.reader import rows_between
-from mlops_ray.predictions.segments import KEY, read_segment, settled
+from mlops_ray.predictions.segments import KEY, read_segment, settled, together
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Column, Source
@@ -31,7 +32,8 @@ class ToldLabels:
 
     A row for each label as it was told, by what it is about: the key columns, `label` (null withdraws), `known_at` and
     `received_at`. Labels by request id have the keys that the ledger has for it; one whose prediction the ledger does
-    not know (yet) has no row. A part is a day: one that got new labels is read again.
+    not know (yet), or of which it has several with other keys, has no row. A part is a day: one that got new labels is
+    read again.
     root: of the artifacts; the pipeline's own where it is None.
     """
 
@@ -54,7 +56,7 @@ class ToldLabels:
         """See `Reader`."""
         if part == _NOTHING:
             return
-        if (rows := settled(lambda: self._rows(part.name), self.use_case)).height:
+        if (rows := settled(lambda: self._rows(part.name, columns), self.use_case)).height:
             yield from rows.to_arrow().to_batches()
 
     def _part(self, day: str, segments: Sequence[LabelSegment]) -> Part:
@@ -62,39 +64,41 @@ class ToldLabels:
         version = digest_json([[one.id, one.bytes] for one in segments])
         return Part(day, version, sum(one.bytes for one in segments))
 
-    def _rows(self, day: str) -> pl.DataFrame:
+    def _rows(self, day: str, columns: Sequence[str]) -> pl.DataFrame:
         segments = self._labels().of_part(day)
         said = of_one_type(read_segment(one.url) for one in segments)
         if not said:
             return pl.DataFrame(schema=SAID)
         found = pl.concat(said, how="diagonal_relaxed")
         if not day.startswith(KEYS):
-            found = self._by_request(day, found)
+            found = self._by_request(day, found, columns)
         keys = [name for name in found.columns if name.startswith(KEY)]
         # Of what was said at the same moment of the same thing the last holds, as it does in monitoring.
         order = ["known_at", "received_at", "label"]
         last = found.sort(order, nulls_last=False).unique([*keys, "known_at"], keep="last", maintain_order=True)
         return last.select(*(pl.col(key).alias(key.removeprefix(KEY)) for key in keys), *SAID)
 
-    def _by_request(self, day: str, said: pl.DataFrame) -> pl.DataFrame:
+    def _by_request(self, day: str, said: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
         if day == UNDATED:
             _logger.warning("%d labels of %s are by request ids without a time: no row.", said.height, self.use_case)
             return pl.DataFrame(schema=SAID)
         start = datetime.fromisoformat(day).replace(tzinfo=UTC)
-        wanted = {"request_id", "row"}
+        ids = ["request_id", "row"]
+        wanted = {*ids, *(f"{KEY}{name}" for name in columns)}
         rows = rows_between(
             Artifacts(self.root or ""), self.use_case, start - _APART, start + timedelta(days=1) + _APART,
-            lambda name: name in wanted or name.startswith(KEY),
+            wanted.__contains__,
         )  # fmt: skip
         if not rows:
             return pl.DataFrame(schema=SAID)
-        predictions = pl.concat(rows, how="diagonal_relaxed").unique(["request_id", "row"])
-        keyed = [name for name in predictions.columns if name.startswith(KEY)]
-        return (
-            predictions.select("request_id", "row", *keyed)
-            .join(said, on=["request_id", "row"])
-            .drop("request_id", "row")
-        )
+        # One id, asked again by another version or caller, has the same keys; a version may lack some of them.
+        labelled = together(rows).join(said, on=ids, how="semi").group_by(ids)
+        labels = labelled.agg(cs.starts_with(KEY).drop_nulls().unique()).join(said, on=ids).drop(ids)
+        clear = labels.filter(~pl.any_horizontal(cs.starts_with(KEY).list.len() > 1))
+        if several := labels.height - clear.height:
+            text = "%d labels of %s are by request ids that were sent again with other keys: no row."
+            _logger.warning(text, several, self.use_case)
+        return clear.with_columns(cs.starts_with(KEY).list.first())
 
     def _labels(self) -> Labels:
         return Labels(Artifacts(self.root or ""), self.use_case)

@@ -3,8 +3,9 @@
 One is an empty file at `ledger/<use case>/erased/<digest>-<moment>`: a digest of the hash that was erased, and the
 milliseconds since 1970 up to which it counts, so that somebody who comes back later is recorded again. Of a value that
 the ledger keeps as it is the name ends with `-<column>`, and its digest is salted (`erased/salt`): whoever reads the
-folder can test a guess, and has no list of values. Whoever writes rows looks at the tombstones after that, and an
-erasure looks at the rows after it has set one: one of both sees the other.
+folder can test a guess, and has no list of values. A number has one for each way a type writes it (`5`, `5.0`). Whoever
+writes rows looks at the tombstones after that, and an erasure looks at the rows after it has set one: one of both sees
+the other.
 """
 
 import hashlib
@@ -19,6 +20,8 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.predictions.segments import FEATURE, FOLDER, KEY, delete_named, write_segment
+from mlops_ray.predictions.value import read_as
+from mlops_ray.use_case.column import DTYPES
 
 ERASED = "erased"
 # A node's clock, by which rows are stamped, may be ahead of the one by which people were erased.
@@ -76,10 +79,23 @@ def set_tombstone(artifacts: Artifacts, use_case: str, hash: str, now: datetime)
 
 
 def set_tombstone_of_value(artifacts: Artifacts, use_case: str, column: str, value: str, now: datetime) -> None:
-    """Let nothing that came until now be kept of which a column of the request is this value, as text."""
+    """Let nothing that came until now be kept of which a column of the request is this value; as a column of any type
+    writes it, as nobody knows which type it will have."""
     artifacts.create_bytes(secrets.token_bytes(16), FOLDER, use_case, ERASED, _SALT)
-    digest = _salted(artifacts.read_bytes(FOLDER, use_case, ERASED, _SALT), value)
-    artifacts.write_bytes(b"", FOLDER, use_case, ERASED, f"{digest}-{_until_ms(now)}-{quote(column, safe='')}")
+    salt = artifacts.read_bytes(FOLDER, use_case, ERASED, _SALT)
+    for text in _written(value):
+        name = f"{_salted(salt, text)}-{_until_ms(now)}-{quote(column, safe='')}"
+        artifacts.write_bytes(b"", FOLDER, use_case, ERASED, name)
+
+
+def _written(value: str) -> set[str]:
+    """A value as texts of each type that it is one of."""
+    texts = {value}
+    for dtype in (*DTYPES.values(), pl.Float32()):
+        if (read := read_as(value, dtype)) is not None:
+            numbers = [read, -read] if isinstance(read, float) and not read else [read]
+            texts |= set(pl.Series(numbers, dtype=dtype).cast(pl.String))
+    return texts
 
 
 def tombstones(artifacts: Artifacts, use_case: str) -> Tombstones:

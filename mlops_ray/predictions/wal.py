@@ -52,24 +52,24 @@ class WalFile:
                 os.close(descriptor)
                 raise
 
-    def append(self, content: bytes) -> None:
-        """Hand one frame to the operating system; it survives this process from then on.
+    def append(self, *contents: bytes) -> None:
+        """Hand frames to the operating system; they survive this process from then on.
 
-        Raises OSError if there is no room; what was written of the frame is taken back.
+        Raises OSError if there is no room; what was written of them is taken back.
         """
-        frame = _HEADER.pack(_MARK, len(content), zlib.crc32(content)) + content
+        frames = b"".join(_HEADER.pack(_MARK, len(one), zlib.crc32(one)) + one for one in contents)
         try:
-            written = os.write(self._descriptor, frame)
-            while written < len(frame):
-                written += os.write(self._descriptor, frame[written:])
+            written = os.write(self._descriptor, frames)
+            while written < len(frames):
+                written += os.write(self._descriptor, frames[written:])
         except OSError:
             os.ftruncate(self._descriptor, self.size)
             raise
-        self.size, self._last = self.size + len(frame), len(frame)
+        self.size, self._last = self.size + len(frames), len(frames)
 
     def sync(self) -> None:
-        """Wait until all frames, and the file's name, are on the disk. Raises OSError if that cannot be said; the last
-        frame is taken back then.
+        """Wait until all frames, and the file's name, are on the disk. Raises OSError if that cannot be said; what was
+        appended last is taken back then.
         """
         try:
             os.fdatasync(self._descriptor)

@@ -52,7 +52,8 @@ def explain(ask: Ask, row: Inputs, background: Inputs, seed: int = 0, rounds: in
 
     ask: the model's answers, [rows] or [rows, outputs], on the scale where contributions add up, such as log odds.
     row: of one row. errors: of the sampling, from how the rounds differ; what the background leaves out is not in them.
-    The same arguments give the same values. It asks about 2 * rounds * len(background) * (features - 1) rows.
+    The same arguments give the same values. It asks about at most 2 * rounds * len(background) * (features - 1) rows:
+    none for a feature in which row and background are the same.
     """
     if rounds < 2:
         raise ValueError(f"rounds is {rounds}; two or more tell how far the values are from right.")
@@ -72,36 +73,53 @@ def _one_round(
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
     """What each feature adds, by one permutation and its reverse for each row of the background: [background, ...]."""
-    features = row.features
-    order = random.permuted(np.tile(np.arange(features), (len(background), 1)), axis=1)
-    place = order.argsort(axis=1)
+    order = random.permuted(np.tile(np.arange(row.features), (len(background), 1)), axis=1)
     parts = []
-    for some in _pieces(len(background), features):
-        # [background, direction, step, feature]: what has the row's value after a step on the way from one to the other
-        steps = np.arange(1, features)[:, None]
-        ranks = place[some, None, None, :]
-        taken = np.concatenate([ranks < steps, ranks >= features - steps], axis=1)
-        answers = _asked(ask, row, background, some, taken)
-        start = np.broadcast_to(usual[some, None, None], (*answers.shape[:2], 1, *own.shape))
-        end = np.broadcast_to(own, start.shape)
-        added = np.diff(np.concatenate([start, answers, end], axis=2), axis=2)
-        rows = np.arange(len(added))[:, None]
-        forward, backward = added[:, 0][rows, place[some]], added[:, 1][rows, features - 1 - place[some]]
+    for some in _pieces(len(background), row.features):
+        piece, place = Inputs(background.numbers[some], background.categories[some]), order[some].argsort(axis=1)
+        added = np.diff(_answers(ask, row, piece, order[some], own, usual[some]), axis=2)
+        rows = np.arange(len(piece))[:, None]
+        forward, backward = added[:, 0][rows, place], added[:, 1][rows, row.features - 1 - place]
         parts.append((forward + backward) / 2)
     return np.concatenate(parts)
 
 
-def _asked(ask: Ask, row: Inputs, background: Inputs, some: slice, taken: NDArray[np.bool_]) -> NDArray[np.float64]:
-    numbers, rows = row.numbers.shape[1], int(np.prod(taken.shape[:3]))
-    mixed = [
-        np.where(chosen, given, usual[some, None, None, :]).reshape(rows, given.shape[1])
-        for chosen, given, usual in (
-            (taken[..., :numbers], row.numbers, background.numbers),
-            (taken[..., numbers:], row.categories, background.categories),
+def _answers(
+    ask: Ask,
+    row: Inputs,
+    background: Inputs,
+    order: NDArray[np.intp],
+    own: NDArray[np.float64],
+    usual: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The answers after 0, 1, … features have got the row's values, by `order` and its reverse:
+    [background, direction, step, ...]. A step that changes nothing, as both have the same value, is not asked about.
+    """
+    features, numbers = row.features, row.numbers.shape[1]
+    steps = np.arange(1, features)
+    ranks = order.argsort(axis=1)[:, None, None, :]
+    taken = np.concatenate([ranks < steps[:, None], ranks >= features - steps[:, None]], axis=1)
+    changed = np.take_along_axis(_different(row, background), order, axis=1)
+    asked = np.stack([changed[:, :-1], changed[:, :0:-1]], axis=1)
+    answers = np.empty((*asked.shape[:2], features + 1, *own.shape))
+    answers[:, :, 0], answers[:, :, -1] = usual[:, None], own
+    if asked.any():
+        usual_row, theirs = asked.nonzero()[0], taken[asked]
+        answers[:, :, 1:-1][asked] = ask(
+            np.where(theirs[:, :numbers], row.numbers, background.numbers[usual_row]),
+            np.where(theirs[:, numbers:], row.categories, background.categories[usual_row]),
         )
-    ]
-    answers = ask(*mixed)
-    return answers.reshape(*taken.shape[:3], *answers.shape[1:])
+    last_asked = np.maximum.accumulate(np.where(asked, steps, 0), axis=2)
+    last_asked = last_asked.reshape(*last_asked.shape, *[1] * own.ndim)
+    answers[:, :, 1:-1] = np.take_along_axis(answers, last_asked, axis=2)
+    return answers
+
+
+def _different(row: Inputs, background: Inputs) -> NDArray[np.bool_]:
+    """Which features of the background are not as the row has them: [background, features]."""
+    both_missing = np.isnan(row.numbers) & np.isnan(background.numbers)
+    numbers = (row.numbers != background.numbers) & ~both_missing
+    return np.concatenate([numbers, row.categories != background.categories], axis=1)
 
 
 def _pieces(rows: int, features: int) -> Iterator[slice]:

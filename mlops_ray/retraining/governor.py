@@ -114,19 +114,21 @@ class Governor:
         return Entry(DECIDED, f"retraining {self._name}", decision.reason, payload, severity)
 
     def _trained(self, known: History, now: datetime) -> datetime | None:
-        """Up to when the last training knew the data: the last retraining that ended well, else the champion's.
+        """Up to when the last training knew the data: the last retraining that ended well or, if later, the champion's,
+        which somebody may have trained by hand.
 
-        In a rehearsal the champion can be of later data than `now`. Then it counts what it was fitted on, which lies
-        before its test period.
+        In a rehearsal the champion can be of later data than `now`. Then it counts, before any retraining, what it was
+        fitted on, which lies before its test period.
         """
         done = [past.decided for past in known.past if past.outcome not in (None, "failed")]
-        if done:
-            return done[-1]
         lineage = champion_lineage(self._store, self._artifacts, self._name)
-        if lineage is None:
-            return None
-        as_of, split = datetime.fromisoformat(lineage.as_of), self._use_case.split
-        return as_of if as_of <= now else as_of - split.test - split.gap
+        if lineage is not None:
+            as_of, split = datetime.fromisoformat(lineage.as_of), self._use_case.split
+            if as_of <= now:
+                done.append(as_of)
+            elif not done:
+                return as_of - split.test - split.gap
+        return max(done, default=None)
 
     def _see_through(self, order: Running, now: datetime) -> None:
         """Start a retraining that was decided, stop it if it takes too long, or record what came of it."""

@@ -19,9 +19,13 @@ class NewLabels:
 
     def __call__(self, since: datetime | None, until: datetime) -> int:
         """Labels that became known after `since` (None: ever), and not after `until`."""
-        return settled(
-            lambda: sum(self._count(segment, since, until) for segment in self._labels.segments()), self._use_case
-        )
+        return settled(lambda: self._counted(since, until), self._use_case)
+
+    def _counted(self, since: datetime | None, until: datetime) -> int:
+        segments = self._labels.segments()
+        there = {segment.url for segment in segments}
+        self._ends = {url: ends for url, ends in self._ends.items() if url in there}
+        return sum(self._count(segment, since, until) for segment in segments)
 
     def _count(self, segment: LabelSegment, since: datetime | None, until: datetime) -> int:
         if segment.url not in self._ends:

@@ -103,8 +103,12 @@ def decide(policy: Retraining, state: State, now: datetime) -> Decision:
 
 def _calm(policy: Retraining, state: State) -> Decision:
     when = ""
-    if policy.every is not None and state.trained is not None:
-        when = f" The schedule asks at {_moment(state.trained + policy.every)}."
+    if policy.every is not None:
+        when = (
+            " The schedule does not ask: up to when the champion's training knew the data is not known."
+            if state.trained is None
+            else f" The schedule asks at {_moment(state.trained + policy.every)}."
+        )
     others = f" {len(state.alarms)} on other questions do not count." if state.alarms and policy.alarms else ""
     watched = f"No alarm on {' or '.join(policy.alarms)} is open." if policy.alarms else "Alarms do not count here."
     blind = "".join(
@@ -118,7 +122,7 @@ def _held_back(policy: Retraining, state: State, now: datetime, ids: tuple[str, 
     ended = max((past.ended for past in state.past if past.ended is not None), default=None)
     cool_down = policy.cool_down * 2 ** min(state.losses, _MOST_DOUBLINGS)
     if ended is not None and now - ended < cool_down:
-        longer = f", {cool_down.days} days after {state.losses} that did not win," if state.losses else ""
+        longer = f", {_span(cool_down)} after {state.losses} that did not win," if state.losses else ""
         free = _moment(ended + cool_down)
         text = f"The last retraining ended at {_moment(ended)}; its cool-down{longer} ends at {free}."
         return Decision("wait", "cool-down", text, ids, {"cool_down_s": cool_down.total_seconds()})
@@ -154,7 +158,7 @@ def _retrain(policy: Retraining, state: State, asking: tuple[OpenAlarm, ...], no
         return Decision("retrain", "alarm", text, tuple(alarm.id for alarm in asking), numbers)
     assert state.trained is not None
     age = now - state.trained
-    text = f"The last training knew the data up to {_moment(state.trained)}, {age.days} days ago. {rows}"
+    text = f"The last training knew the data up to {_moment(state.trained)}, {_span(age)} ago. {rows}"
     return Decision("retrain", "schedule", text, (), numbers | {"age_s": age.total_seconds()})
 
 
@@ -166,6 +170,11 @@ def retraining_id(use_case: str, state: State, decision: Decision) -> str:
 
 def _hours(past: PastRetraining) -> float:
     return past.cpu_hours if isfinite(past.cpu_hours) else 0.0
+
+
+def _span(time: timedelta) -> str:
+    days = time / timedelta(days=1)
+    return f"{days:.3g} days" if days >= 2 else f"{24 * days:.3g} hours"
 
 
 def _moment(moment: datetime) -> str:

@@ -171,7 +171,9 @@ class _Simulation:
     def _labelled(self, name: str, record: WindowRecord, now: datetime) -> Labelled:
         """What the labels known by now say of a window."""
         first, last = self._rows_of(name, record)
-        known = pl.Series(self._known_at[first:last] <= _micros(now))
+        wanted, known_at = self._scenario.use_case.monitoring, self._known_at[first:last]
+        in_time = known_at <= self._moment[first:last] + np.timedelta64(wanted.labels_count_for)
+        known = pl.Series(in_time & (known_at <= _micros(now)))
         reference, slices = self._champion.watched.reference, self._champion.watched.slices
         fit, whole = reference.label_fit, reference.reliability[ALL_ROWS]
         answered = reference.with_answers(self._answered(first, last))
@@ -185,7 +187,6 @@ class _Simulation:
             *self._slices,
         )
         qualities = quality_of(rows, record.start, record.end, whole.edges, slices, fit)
-        wanted = self._scenario.use_case.monitoring
         grown_up = record.end + (wanted.labels_complete_after or wanted.labels_count_for) <= now
         return Labelled(qualities, errors=fit.stream(rows.drop_nulls("label"), whole), grown_up=grown_up)
 

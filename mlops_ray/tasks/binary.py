@@ -93,6 +93,9 @@ class Binary:
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype == pl.Boolean
 
+    def can_be(self, labels: pl.Series) -> pl.Series:
+        return labels | ~labels
+
     def encoded(self, labels: pl.Series) -> NDArray[np.bool_]:
         return labels.to_numpy()
 

@@ -92,9 +92,12 @@ class MultiClass:
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype in (pl.String, pl.Categorical, pl.Enum)
 
+    def can_be(self, labels: pl.Series) -> pl.Series:
+        return labels.cast(pl.String).is_in(self.classes)
+
     def encoded(self, labels: pl.Series) -> NDArray[np.intp]:
         text = labels.cast(pl.String)
-        other = text.filter(~text.is_in(self.classes)).value_counts(sort=True)
+        other = text.filter(~self.can_be(text)).value_counts(sort=True)
         if other.height:
             name, rows = other.row(0)
             raise DataError(

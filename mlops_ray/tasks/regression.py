@@ -87,9 +87,12 @@ class Regression:
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype.is_numeric()
 
+    def can_be(self, labels: pl.Series) -> pl.Series:
+        return labels.cast(pl.Float64).abs() <= _LARGEST
+
     def encoded(self, labels: pl.Series) -> NDArray[np.float64]:
         values = labels.cast(pl.Float64).to_numpy()
-        if (wrong := np.flatnonzero(~(np.abs(values) <= _LARGEST))).size:
+        if (wrong := np.flatnonzero(~self.can_be(labels).to_numpy())).size:
             raise DataError(
                 f"{wrong.size} of {len(values)} labels are no finite number, from -{_LARGEST:.2g} to {_LARGEST:.2g} as "
                 f"answers can be (the first is {values[wrong[0]]}). Make them null, so that their rows are not "

@@ -44,6 +44,10 @@ class Task(Protocol):
         """Whether labels of this type are of this kind. They are never cast from another one."""
         ...
 
+    def can_be(self, labels: pl.Series) -> pl.Series:
+        """Which labels of this type have a value that `encoded` takes, [rows]; null where a label is."""
+        ...
+
     def encoded(self, labels: pl.Series) -> NDArray[Any]:
         """Labels without nulls as candidates and metrics take them. Raises DataError for a value that can be none."""
         ...

@@ -14,6 +14,11 @@ from mlops_ray.use_case.declared_types import expect_types
 
 Operation = Literal["ingest", "features", "parity", "monitoring", "retraining", "audit", "backup"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+# What other crons call by one word.
+_FIVE = {
+    "@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *", "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "": "0 6 * * MON-FRI",
+}  # fmt: skip
 # Where the oldest moment lies that a cron expression is tried on when it is declared.
 _SOME_DAY = datetime(2024, 1, 1, tzinfo=UTC)
 # What clocks show is counted from so far back, as it comes twice; Troll in the Antarctic puts them back by two hours.
@@ -45,7 +50,10 @@ class Schedule:
             raise UseCaseError(f"Schedule: {unknown}.")
         fields = len(self.cron.split())
         if fields != 5:
-            raise UseCaseError(f"Schedule: cron {self.cron!r} has {fields} fields, not 5. Example: '0 6 * * MON-FRI'.")
+            raise UseCaseError(
+                f"Schedule: cron {self.cron!r} has {fields} field{'' if fields == 1 else 's'}, not the five minute, "
+                f"hour, day of the month, month and day of the week. Example: {_FIVE.get(self.cron, _FIVE[''])!r}."
+            )
         if self.time_limit <= timedelta():
             raise UseCaseError(f"Schedule: time_limit is {self.time_limit}. Give more than 0.")
         if next(due_moments(self.cron, "UTC", _SOME_DAY), None) is None:

@@ -13,7 +13,7 @@ class WindowSpec:
     """Windows of `rows` predictions, or of the time `length`; exactly one of them is given.
 
     panes: 1 for tumbling windows, which follow one another. With more, windows slide: each begins one pane, a part of
-    its length, after the one before. minimum_rows: with fewer rows a window is not judged.
+    its length, after the one before. minimum_rows, 1 or more: with fewer rows a window is not judged.
     """
 
     rows: int | None = None
@@ -25,6 +25,9 @@ class WindowSpec:
         expect_types(self, "WindowSpec")
         if (self.rows is None) == (self.length is None):
             raise UseCaseError("A window has either rows or length. Give exactly one of them.")
+        for name, rows in (("rows", self.rows), ("minimum_rows", self.minimum_rows)):
+            if rows is not None and rows < 1:
+                raise UseCaseError(f"A window cannot have {name}={rows}. Give 1 or more.")
         if self.panes < 1 or (self.rows or self.panes) % self.panes:
             raise UseCaseError(f"Windows of {self.rows} rows cannot be cut into {self.panes} panes of equal size.")
         if self.rows is not None and self.rows < self.minimum_rows:

@@ -29,6 +29,7 @@ from mlops_ray.governance.versions import Evidence, VersionRef, list_versions, r
 from mlops_ray.operations.backup.create import create
 from mlops_ray.operations.backup.place import Place
 from mlops_ray.operations.backup.restore import restore
+from mlops_ray.operations.backup.verify import verify
 from mlops_ray.predictions.compaction import compact
 from tests.backup_state import CASE, ROOT, append, ledger_writer, predicted, small_state
 
@@ -204,9 +205,16 @@ def test_artifacts_and_backups_lie_in_object_stores(tmp_path: Path, monkeypatch:
         first = create(old, ROOT, place)
         second = create(old, ROOT, place)
         assert second.copied < first.copied / 2
+        (table,) = [one for one in second.manifest.items if one.path.endswith("part-00000.parquet")]
+        client.put_object(Bucket="kept", Key=f"of flights/content/{table.sha256[:2]}/{table.sha256}", Body=b"damaged")
+        assert verify(place, second.manifest).set_aside == 1
+        third = create(old, ROOT, place)
+        assert verify(place, second.manifest).problems == verify(place, third.manifest).problems == ()
+        with pytest.raises(ConfigurationError, match="belong to another installation"):
+            place.expect_owner("another")
         new = load_settings(state=str(tmp_path / "new"), data=str(tmp_path), artifacts=f"s3://new/root{options}")
         client.delete_object(Bucket="kept", Key=f"of flights/points/{first.id}/manifest.json")
-        assert place.points() == [second.id]
+        assert place.points() == [second.id, third.id]
         restore(new, place, "latest")
         assert sorted(predicted(new)) == sorted(ids)
         (event,) = read_events(store, types=["backup.created"], limit=1)

@@ -384,7 +384,7 @@ def test_of_two_corrections_the_later_one_holds_whatever_the_nodes_clocks_show(
     about = pl.DataFrame({"request_id": [request_id], "row": [0]}, schema_overrides={"row": pl.Int32})
     said = Labels(Artifacts(settings.artifacts), "flights").of(about)
     assert said.height == 3
-    assert join_labels(about, said).predictions["label"].to_list() == [True]
+    assert join_labels(about, said)["label"].to_list() == [True]
     assert (said["received_at"].max() - said["received_at"].min()).total_seconds() < 60  # type: ignore[operator]
 
 

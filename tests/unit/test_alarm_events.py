@@ -58,6 +58,9 @@ def test_an_alarm_that_becomes_worse_is_heard_though_it_was_raised_as_informatio
     for end, new in ((NOW, True), (NOW, False), (NOW + HOUR, True)):
         worse = {"columns": ["hour", "distance"], "window": {"kind": "7 days", "end": end}}
         assert worsen_alarm(store, NAME, 7, "a", "Data drift of distance", "warning", worse) == new
+    for id, new in (("first", True), ("first", False), ("second", True)):
+        spread = {**worse, "change": {"id": id}}
+        assert worsen_alarm(store, NAME, 7, "a", "Data drift of distance", "warning", spread) == new
     assert open_alarms(store, NAME, 7, NOW) == ["Data drift of distance"]
     (alarm,) = alarms_of(store, NAME)
     assert (alarm.severity, alarm.payload["columns"], alarm.question) == ("warning", ["hour", "distance"], "data")

@@ -5,13 +5,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops_ray.governance.alarms import alarms_of
+from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.events import read_events
+from mlops_ray.monitoring.alarm_change import AlarmChange
 from mlops_ray.monitoring.alarms import Alarm, diagnose, step
+from mlops_ray.monitoring.drift_actor import record_change
 from mlops_ray.monitoring.error_stream import Change
 from mlops_ray.monitoring.judging import with_error_changes
 from mlops_ray.monitoring.severity import severity_of
 from mlops_ray.monitoring.shifts import describe_shift
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 from mlops_ray.monitoring.verdicts import Finding, Verdict
+from mlops_ray.monitoring.version_alarms import take_verdict
+from mlops_ray.monitoring.version_watch import Stream, VersionWatch
+from mlops_ray.monitoring.windows import WindowState
+from mlops_ray.use_case import WindowSpec
 
 START = datetime(2013, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -33,6 +42,16 @@ def play(*verdicts: Verdict) -> tuple[Alarm | None, list[tuple[int, str]]]:
     return alarm, events
 
 
+def told(*verdicts: Verdict) -> tuple[VersionWatch, list[AlarmChange]]:
+    """What a version with one kind of window announces."""
+    watch = VersionWatch("7", streams={"1 day": Stream(WindowState(WindowSpec(length=DAY), {}))})
+    changes, ids = list[AlarmChange](), iter("abcdefgh")
+    for one in verdicts:
+        watch, new = take_verdict(watch, "1 day", one, (), lambda: next(ids))
+        changes += new
+    return watch, changes
+
+
 def test_an_alarm_opens_once_stays_open_and_is_resolved() -> None:
     drift, calm = "drift", "no drift"
     answers = [calm, drift, drift, drift, calm, drift, calm, calm, calm, drift]
@@ -46,6 +65,30 @@ def test_an_alarm_keeps_all_columns_the_worst_window_and_since_when() -> None:
     assert (alarm.since, alarm.last_seen) == (START + 3 * DAY, START + 6 * DAY)
     assert (alarm.columns, alarm.windows) == (("x", "y"), 3)
     assert alarm.worst.start == START + 4 * DAY
+
+
+def test_labels_of_an_older_window_that_come_later_do_not_end_an_alarm_sooner() -> None:
+    drift, older = verdict(5, "drift", "x"), verdict(1, "drift", "x")
+    alarm, _ = play(drift, verdict(6, "no drift"), older)
+    assert alarm is not None
+    assert (alarm.since, alarm.last_seen, alarm.calm) == (START + DAY, START + 6 * DAY, 1)
+    _, changes = told(drift, older, verdict(2, "no drift"), verdict(3, "no drift"))
+    assert [change.kind for change in changes] == ["raised"], "calm windows before the last with drift say nothing"
+
+
+def test_each_spread_of_an_alarm_is_recorded_with_its_window_and_the_columns_that_joined(store: ControlStore) -> None:
+    worst = verdict(0, "drift", "a", score=9.0)
+    _, changes = told(worst, *(verdict(day, "drift", column) for day, column in enumerate("bcd", 1)))
+    for change in (*changes, changes[-1]):
+        record_change(store, "flights", change)
+    first, *spreads = read_events(store, use_case="flights")
+    assert first.payload["columns"] == ["a"]
+    assert [event.payload["change"]["columns"] for event in spreads] == [["b"], ["c"], ["d"]]
+    starts = [event.payload["change"]["window"]["start"] for event in spreads]
+    assert starts == [(START + day * DAY).isoformat() for day in (1, 2, 3)]
+    assert spreads[-1].reason.endswith("It has spread to d.")
+    (alarm,) = alarms_of(store, "flights")
+    assert (alarm.payload["columns"], alarm.payload["window"]["start"]) == (list("abcd"), START.isoformat())
 
 
 def test_an_alarm_about_nothing_that_matters_is_heard_once_it_matters() -> None:
@@ -122,6 +165,10 @@ def test_the_size_of_a_shift_is_said_in_words() -> None:
     assert describe_shift(old, moved) == "mean 49.5 -> 99.5 (+1.73 standard deviations)"
     assert describe_shift(old, wider) == "mean 49.5 -> 49.5 (+0.00 standard deviations), up to 88: 89 % -> 50 %"
     assert describe_shift(old, gone) == "missing 0 % -> 100 %"
+    constant = NumericSketch.of(np.full(10, 3.0))
+    lower = constant.empty()
+    lower.update(np.full(10, -1.0))
+    assert describe_shift(constant, lower) == "mean 3 -> -1, below 3: 0 % -> 100 %"
     texts = CategoricalSketch.of(["a", "a", "b", "b"])
     others = texts.empty()
     others.update(["a", "z", "z", None])

@@ -235,3 +235,10 @@ def test_what_nobody_has_written_to_for_long_is_deleted_and_nothing_else(tmp_pat
     assert artifacts.read_bytes("fits", "flights", "alive", "a") == b"x"
     assert [entry.name for entry in artifacts.entries("fits", "planes")] == ["old"]
     artifacts.delete_abandoned(timedelta(days=7), "fits", "nothing")
+
+
+@pytest.mark.parametrize("name", ["table.csv.gz", "table.bz2", "table.zst", "plain.csv"])
+def test_bytes_are_kept_as_they_are_whatever_their_name_ends_in(tmp_path: Path, name: str) -> None:
+    Artifacts(str(tmp_path)).write_bytes(b"as it is", "x", name)
+    assert (tmp_path / "x" / name).read_bytes() == b"as it is"
+    assert Artifacts(str(tmp_path)).read_bytes("x", name) == b"as it is"

@@ -1,5 +1,6 @@
 """A backup holds one point of everything, is whole or none, and is right where it is restored."""
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -7,8 +8,8 @@ import shutil
 import signal
 import sqlite3
 import tarfile
-from contextlib import closing
-from datetime import datetime
+from contextlib import closing, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ from mlops_ray.governance.leases import holding
 from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
 from mlops_ray.governance.versions import VersionRef, list_versions
-from mlops_ray.operations.backup.create import create
+from mlops_ray.operations.backup.copying import Copied, Copying
+from mlops_ray.operations.backup.create import create, expect_apart
 from mlops_ray.operations.backup.manifest import Manifest
 from mlops_ray.operations.backup.moved_paths import Move
 from mlops_ray.operations.backup.place import Place
-from mlops_ray.operations.backup.restore import problems, restore
+from mlops_ray.operations.backup.restore import restore
 from mlops_ray.operations.backup.retention import Keep, kept, prune
+from mlops_ray.operations.backup.verify import verify
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
@@ -135,7 +138,7 @@ def test_what_has_not_changed_is_not_copied_again(settings: Settings, ids: list[
     second = create(settings, ROOT, place)
     new = {one.sha256 for one in second.manifest.items} - {one.sha256 for one in first.manifest.items}
     assert second.copied == len(new) < 6 < first.copied
-    assert list(problems(place, first.manifest)) == list(problems(place, second.manifest)) == []
+    assert verify(place, first.manifest).problems == verify(place, second.manifest).problems == ()
 
 
 def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
@@ -147,7 +150,12 @@ def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
     content = Path(place.root, "content", large.sha256[:2], large.sha256)
     manifest = Path(place.root, "points", made.id, "manifest.json")
     whole, told = content.read_bytes(), manifest.read_bytes()
-    for damaged, problem in ((whole[:-1], "cut off"), (b"\0" + whole[1:], "changed"), (None, "not there")):
+    for damaged, problem in (
+        (whole[:-1], "cut off"),
+        (whole + whole, "added to"),
+        (b"\0" + whole[1:], r"changed, its size is the same"),
+        (None, "not there"),
+    ):
         content.unlink()
         if damaged is not None:
             content.write_bytes(damaged)
@@ -166,7 +174,11 @@ def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
 def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has format 2, and this release reads 1"):
         Manifest.from_bytes(b'{"format": 2}', "x")
-    for damaged in (b"", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "items": 3}'):
+    told = json.loads(Manifest("", "", "", 0, "", {"artifacts": "", "state": ""}, {}, {}, (), ()).to_bytes())
+    Manifest.from_bytes(json.dumps(told).encode(), "x")
+    rootless = json.dumps(told | {"roots": {"state": ""}}).encode()
+    of_a_number = json.dumps(told | {"items": [[1, "0" * 64, 1, 0, True]]}).encode()
+    for damaged in (b"", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "items": 3}', rootless, of_a_number):
         with pytest.raises(IntegrityError, match="is damaged"):
             Manifest.from_bytes(damaged, "x")
 
@@ -195,8 +207,18 @@ def test_only_an_empty_place_is_restored_into(settings: Settings, ids: list[str]
 
 
 def test_backups_do_not_lie_in_what_they_are_of(settings: Settings, ids: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match="and be lost with it"):
-        create(settings, ROOT, Place(f"{settings.artifacts}/backups"))
+    state = Path(settings.state)
+    (state.parent / "link").symlink_to(state)
+    for inside in (
+        f"{settings.artifacts}/backups",
+        f"file://{state}/backups",
+        f"{state.parent}/../{state.parent.name}/state/backups",
+        f"{state.parent}//state/backups",
+        f"{state.parent}/link/backups",
+        str(state),
+    ):
+        with pytest.raises(ConfigurationError, match="and be lost with it"):
+            create(settings, ROOT, Place(inside))
     with pytest.raises(ConfigurationError, match="nothing to back up"):
         create(load_settings(state=f"{settings.state}x", data=settings.data), ROOT, Place("/tmp/none"))
 
@@ -260,7 +282,9 @@ def test_an_unfinished_restore_is_used_by_nobody(
     monkeypatch.setattr("mlops_ray.operations.backup.restore._put_databases", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         restore(new, place, "latest")
-    with pytest.raises(ConfigurationError, match="a restore that did not finish"):
+    with pytest.raises(
+        ConfigurationError, match=r"tells of a restore that did not finish.*repeat `mlops-ray backup res"
+    ):
         open_store(new)
     with pytest.raises(ConfigurationError, match="is not empty"):
         restore(new, place, "latest")
@@ -289,7 +313,7 @@ def test_a_signed_installation_takes_only_what_it_signed(
     signing = with_signing_keys(settings, tmp_path / "keys")
     others = with_signing_keys(elsewhere(tmp_path), tmp_path / "others")
     made = create(signing, ROOT, place)
-    assert list(problems(place, place.manifest("latest", signing))) == []
+    assert verify(place, place.manifest("latest", signing)).problems == ()
     with pytest.raises(IntegrityError, match="has no signature that holds"):
         restore(others, place, made.id)
     Path(place.root, "points", made.id, "manifest.sig").unlink()
@@ -382,7 +406,7 @@ def test_the_kept_state_of_the_release_before_is_restored_upgraded_and_answers(t
     with tarfile.open(PREVIOUS_STATE) as archive:
         archive.extractall(tmp_path, filter="data")
     place, new = Place(str(tmp_path / "backups")), elsewhere(tmp_path)
-    assert list(problems(place, place.manifest("latest", new))) == []
+    assert verify(place, place.manifest("latest", new)).problems == ()
     assert restore(new, place, "latest").upgrade
     with pytest.raises(ConfigurationError, match="mlops-ray upgrade"):
         open_store(new)
@@ -399,3 +423,155 @@ def test_the_kept_state_of_the_release_before_is_restored_upgraded_and_answers(t
     assert verify_store(store, new).ok
     create(new, ROOT, place)
     store.close()
+
+
+def test_files_are_restored_byte_for_byte_whatever_their_names_end_in(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    for name in ("table.csv.gz", "table.bz2", "table.zst", "table.lz4"):
+        file = Path(settings.artifacts, "mlflow", name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(gzip.compress(b"packed"))
+    create(settings, ROOT, place)
+    restore(elsewhere(tmp_path), place, "latest")
+    assert files_of(f"{elsewhere(tmp_path).artifacts}/mlflow") == files_of(f"{settings.artifacts}/mlflow")
+
+
+def test_damaged_content_is_set_aside_and_copied_anew_by_the_next_backup(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    first = create(settings, ROOT, place)
+    (table,) = [one for one in first.manifest.items if one.path.endswith("part-00000.parquet")]
+    content = Path(place.root, "content", table.sha256[:2], table.sha256)
+    whole = content.read_bytes()
+    content.write_bytes(b"\0" + whole[1:])
+    found = verify(place, first.manifest)
+    assert (len(found.problems), found.set_aside) == (1, 1)
+    assert "moved to damaged/; the next backup copies it anew" in found.next_step
+    assert Path(place.root, "damaged", table.sha256).read_bytes() == b"\0" + whole[1:]
+    second = create(settings, ROOT, place)
+    assert verify(place, first.manifest).problems == verify(place, second.manifest).problems == ()
+    restore(elsewhere(tmp_path), place, "latest")
+
+
+def test_damaged_content_that_cannot_be_set_aside_is_said(settings: Settings, ids: list[str], place: Place) -> None:
+    made = create(settings, ROOT, place)
+    table = next(one for one in made.manifest.items if one.path.endswith("part-00000.parquet"))
+    Path(place.root, "content", table.sha256[:2], table.sha256).write_bytes(b"")
+    Path(place.root, "damaged").touch()
+    found = verify(place, made.manifest)
+    assert (len(found.problems), found.set_aside) == (1, 0)
+    assert "left where it is, and later backups rely on it: " in found.next_step
+
+
+def test_a_place_is_of_one_installation_until_another_takes_it_over(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    create(settings, ROOT, place)
+    restored = elsewhere(tmp_path)
+    restore(restored, place, "latest")
+    before = files_of(place.root)
+    for work in (lambda: create(restored, ROOT, place), lambda: prune(restored, ROOT, place, Keep(0, 0, 0))):
+        with pytest.raises(ConfigurationError, match=r"belong to another installation .*`mlops-ray backup create --t"):
+            work()
+    assert files_of(place.root) == before
+    create(settings, ROOT, place)
+
+    create(restored, ROOT, place, take_over=True)
+    create(restored, ROOT, place)
+    prune(restored, ROOT, place, Keep())
+    with pytest.raises(ConfigurationError, match="belong to another installation"):
+        create(settings, ROOT, place)
+
+
+def test_no_backup_is_made_in_a_place_that_was_taken_over_meanwhile(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = Copying.copy
+
+    def taken_over(self: Copying, store: ControlStore) -> Copied:
+        place.take_over("another")
+        return copied(self, store)
+
+    monkeypatch.setattr(Copying, "copy", taken_over)
+    with pytest.raises(ConfigurationError, match=r"belong to another installation \(another, on "):
+        create(settings, ROOT, place)
+    assert place.points() == []
+
+
+def test_an_installation_without_events_uses_a_place_that_is_nobodys(tmp_path: Path, place: Place) -> None:
+    new = elsewhere(tmp_path)
+    store = open_store(new)
+    create(new, ROOT, place)
+    assert store.head() == 1
+    create(new, ROOT, place)
+    other = load_settings(state=str(tmp_path / "other"), data=str(tmp_path))
+    open_store(other).close()
+    with pytest.raises(ConfigurationError, match="belong to another installation"):
+        create(other, ROOT, place)
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\xff"])
+def test_a_record_of_an_unfinished_backup_that_cannot_be_read_hinders_none(
+    settings: Settings, ids: list[str], place: Place, content: bytes
+) -> None:
+    place.files.write_bytes(content, "unfinished", "20260101T000000000000Z-1.json")
+    (killed,) = place.unfinished()
+    assert (killed.begun_at, killed.host) == ("", "")
+    create(settings, ROOT, place)
+    assert place.unfinished() == []
+
+
+def test_a_backup_after_the_clock_was_set_back_is_the_newest_and_stays(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create(settings, ROOT, place)
+    monkeypatch.setattr(f"{create.__module__}.database_now", lambda _: datetime(2020, 1, 1, tzinfo=UTC))
+    second = create(settings, ROOT, place)
+    assert place.points() == [first.id, second.id]
+    assert second.manifest.made_at.startswith("2020-01-01")
+    assert prune(settings, ROOT, place, Keep(0, 0, 0)).points == (first.id,)
+    assert place.resolve("latest") == second.id
+
+
+@pytest.mark.parametrize(
+    ("place", "apart"),
+    [
+        ("s3://lake/root/backups", False),
+        ("s3://key:secret@lake/root/backups?region=eu-central-1", False),
+        ("s3://lake//root/of%20backups", False),
+        ("s3://lake/rooted", True),
+        ("gs://lake/root/backups", True),
+        ("/lake/root/backups", True),
+    ],
+)
+def test_in_object_stores_bucket_and_key_say_whether_backups_lie_apart(tmp_path: Path, place: str, apart: bool) -> None:
+    settings = elsewhere(tmp_path, artifacts="s3://lake/root/?endpoint_override=http://127.0.0.1:1")
+    with nullcontext() if apart else pytest.raises(ConfigurationError, match="and be lost with it"):
+        expect_apart(settings, Place(place))
+
+
+def test_an_unfinished_restore_is_used_by_nobody_where_all_stores_are_outside_of_the_state_folder(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(settings, ROOT, place)
+    outside = {name: f"sqlite:///{tmp_path}/{name}.db" for name in ("control_store", "mlflow_uri", "feast_registry")}
+    new = elsewhere(tmp_path, artifacts=str(tmp_path / "artifacts"), **outside)
+    with monkeypatch.context() as killed:
+        killed.setattr("mlops_ray.operations.backup.restore._put_databases", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            restore(new, place, "latest")
+    with pytest.raises(ConfigurationError, match="tells of a restore that did not finish"):
+        open_store(new)
+    shutil.rmtree(new.state)
+    shutil.rmtree(new.artifacts)
+    restore(new, place, "latest")
+    open_store(new).close()
+
+
+def test_a_path_that_json_writes_with_escapes_is_moved_in_json() -> None:
+    move = Move("/srv/Zürich", "/srv/new")
+    for ascii_only in (True, False):
+        text = json.dumps({"uri": "/srv/Zürich/x"}, ensure_ascii=ascii_only)
+        assert json.loads(move.text(text)) == {"uri": "/srv/new/x"}

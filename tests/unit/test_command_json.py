@@ -33,7 +33,8 @@ SAYS_THAT_IT_IS_DONE = {
     "alarms silence", "approvals approve-rules", "approvals attach", "approvals break-glass", "approvals delegate",
     "approvals end-delegation", "approvals reject-rules", "audit anchor", "audit erase", "cost apply", "keys revoke",
     "labels import", "monitoring reference", "monitoring set", "notify pause", "notify resume", "notify unsubscribe",
-    "quarantine replay", "review", "schedule backfill", "schedule pause", "schedule resume", "upgrade",
+    "quarantine replay", "review", "schedule backfill", "schedule pause", "schedule remove", "schedule resume",
+    "upgrade",
     "versions import", "versions retire",
 }  # fmt: skip
 WITHOUT = JSON_ALREADY | WRITES_A_DOCUMENT | FOR_A_SHELL | GOES_ON | SAYS_THAT_IT_IS_DONE

@@ -16,9 +16,10 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConflictError
 from mlops_ray.predictions import compaction
+from mlops_ray.predictions import table as predictions_table
 from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.ids import uuid7_at
-from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.reader import Ledger, rows_between
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, KEY, Segment, read_segment, segments, write_segment
 from mlops_ray.predictions.table import LedgerTable
 
@@ -47,13 +48,12 @@ def write(artifacts: Artifacts, moment: datetime = NOON, rows: int = 50, **other
     frame = pl.DataFrame({"request_id": ids, "time": moments}, schema_overrides={"time": COLUMNS["time"]}).with_columns(
         pl.col("time").alias("as_of"),
         row=pl.lit(0, pl.Int32),
-        version=pl.lit("7"),
         route=pl.lit("champion"),
         latency_s=pl.lit(0.001, pl.Float32),
         caller=pl.lit("somebody"),
         question=pl.lit(1, pl.Int64),
         probability=pl.Series(np.linspace(0, 1, rows), dtype=pl.Float32),
-        **{f"{KEY}carrier": pl.lit("AA"), f"{FEATURE}hour": pl.lit(8.0, pl.Float32), **others},
+        **{"version": pl.lit("7"), f"{KEY}carrier": pl.lit("AA"), f"{FEATURE}hour": pl.lit(8.0, pl.Float32), **others},
     )
     write_segment(artifacts, NAME, ids[0], frame)
     return ids
@@ -207,6 +207,53 @@ def test_a_column_that_changes_its_type_keeps_every_value(artifacts: Artifacts) 
     assert ledger_of(artifacts).frame(end=NOON + timedelta(minutes=30))[hour].to_list() == [8.0] * 50
 
 
+ORDERS = [
+    ((pl.lit("AA"), pl.lit(5)), ["AA", "5"]),
+    ((pl.lit(5), pl.lit("AA"), pl.lit(1.5)), ["5", "AA", "1.5"]),
+    ((pl.lit(5), pl.lit(6, pl.Int64), pl.lit(1.5)), [5.0, 6.0, 1.5]),
+    ((pl.lit(5), pl.lit(NOON).cast(COLUMNS["time"])), ["5", "2026-03-01 12:00:00.000000+00:00"]),
+    ((pl.lit(NOON).cast(COLUMNS["time"]), pl.lit(True)), ["2026-03-01 12:00:00.000000+00:00", "true"]),
+]
+
+
+@pytest.mark.parametrize(("values", "found"), ORDERS)
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_file_with_a_column_of_several_types_is_read(
+    artifacts: Artifacts, values: tuple[pl.Expr, ...], found: list[Any], at_once: bool
+) -> None:
+    """Values of several types lie in one file where rows were merged, or rewritten by an erasure."""
+    column, table = f"{KEY}seat", LedgerTable(artifacts, NAME)
+    for number in range(10):
+        value = values[min(number, len(values) - 1)]
+        write(artifacts, NOON + timedelta(minutes=number), rows=1, **{column: value})
+    before = ledger_of(artifacts).frame()[column].to_list()
+    assert list(dict.fromkeys(before)) == found
+    compact(artifacts, NAME, every, batch_bytes=1 << 30 if at_once else 1)
+    assert len(table.files()) == 1
+    assert ledger_of(artifacts).frame()[column].to_list() == before
+    assert ledger_of(artifacts).frame(columns=[column])[column].to_list() == before
+
+
+def test_a_moment_within_a_millisecond_is_found_and_moved_once(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table's log has the times of a file in whole milliseconds."""
+    moment = NOON + timedelta(microseconds=123_900)
+    write(artifacts, moment, rows=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(compaction, "delete_segment", Kill(0).around(compaction.delete_segment))
+        with pytest.raises(Killed):
+            compact(artifacts, NAME, every)
+    assert compact(artifacts, NAME, every).rows == 0
+    assert in_table(artifacts).height == 1
+    assert ledger_of(artifacts).frame(moment, moment + timedelta(microseconds=1)).height == 1
+    assert ledger_of(artifacts).frame(moment + timedelta(microseconds=1)).is_empty()
+    found = rows_between(artifacts, NAME, moment - timedelta(microseconds=100), moment + timedelta(hours=1))
+    assert [len(rows) for rows in found] == [1]
+    (file,) = LedgerTable(artifacts, NAME).files()
+    assert file.first <= moment <= file.last
+
+
 def test_a_lookup_reads_few_bytes_of_a_large_table(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = write(artifacts, NOON.replace(hour=1), rows=60_000)
     compact(artifacts, NAME, every)
@@ -230,7 +277,7 @@ def test_small_files_of_a_day_that_is_over_become_one(artifacts: Artifacts) -> N
         ids += write(artifacts, NOON + timedelta(minutes=minute))
         rows = read_segment(segments(artifacts, NAME)[-1].url).with_columns(segment=pl.lit(str(minute)))
         table = LedgerTable(artifacts, NAME)
-        table.append(table.begin(), rows, [str(minute)])
+        table.append(table.begin(), [rows], [str(minute)])
     assert len(table.files()) == 10
     table.tidy(NOON.date())
     assert len(table.files()) == 10
@@ -240,3 +287,17 @@ def test_small_files_of_a_day_that_is_over_become_one(artifacts: Artifacts) -> N
     files = Path(artifacts.url("ledger", NAME, "table")).glob("day=*/*.parquet")
     assert len(list(files)) == 1  # what was merged is gone at once
     assert read_segment(table.files()[0].url)["request_id"].is_sorted()
+
+
+def test_more_answers_are_erased_than_one_condition_lists(
+    artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions_table, "_LISTED", 7)
+    people = pl.Series(["ada", "it's bob", "it's bob"] * 10)
+    write(artifacts, rows=30, **{f"{KEY}person": people, "version": pl.Series([None, "it's 7"] * 15, dtype=pl.String)})
+    compact(artifacts, NAME, every)
+    erased = LedgerTable(artifacts, NAME).erase(lambda name, kind: name == f"{KEY}person", "it's bob")
+    assert erased == 20
+    assert in_table(artifacts)[f"{KEY}person"].to_list() == ["ada"] * 10
+    logs = Path(artifacts.url("ledger", NAME, "table", "_delta_log")).glob("*.json")
+    assert not any("bob" in log.read_text() for log in logs)

@@ -12,10 +12,13 @@ from mlops_ray.cli.main import app
 from mlops_ray.config import Prices, Settings, load_settings
 from mlops_ray.cost.meter import AROUND
 from mlops_ray.cost.prices import digest_of
+from mlops_ray.cost.spending import Spending, month_name
 from mlops_ray.cost.usage import Usage, histogram
 from mlops_ray.errors import ConfigurationError
+from mlops_ray.governance.budgets import Budget, set_budget
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.declared_resources import Resources, resources_of
+from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.usage import Part, keep_prices, month_of, now, write_usage
 from mlops_ray.pipeline.steps.step import STEPS
 
@@ -103,12 +106,59 @@ def test_advice_is_applied_and_undone_without_code(cost: Cost, settings: Setting
         (("--amount", "5", "--currency", "euro"), "three letters"),
         (("--amount", "5", "--warn-at", "0"), "--warn-at is 0"),
         (("--amount", "5", "--month", "2026-13"), "is no month"),
+        (("--amount", "5", "--month", "9999-12"), "from 1970 to 2200"),
+        (("--amount", "5", "--remove"), "Give one of them"),
+        (("--warn-at", "0.5"), "Give --amount, too"),
+        (("--currency", "EUR"), "Give --amount, too"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(cost: Cost, words: tuple[str, ...], why: str) -> None:
     found = cost("budget", "flights", *words)
     assert isinstance(found.exception, ConfigurationError)
     assert why in str(found.exception)
+
+
+def test_a_budget_without_a_price_of_what_every_run_uses_is_refused(
+    cost: Cost, settings: Settings, tmp_path: Path
+) -> None:
+    store = open_store(settings)
+    set_budget(store, SYSTEM, Budget("flights", "", 1.0, "EUR"), "x")
+    (tmp_path / "settings.yaml").write_text("prices: {currency: EUR, gpu_hour: 2.5}\n")
+    assert "have no cpu_hour" in str(cost("budget", "flights", "--amount", "5").exception)
+    with pytest.raises(ConfigurationError, match="have no cpu_hour"):
+        Spending(store, "flights", Prices(currency="EUR", gpu_hour=2.5), "r").expect_something_left()
+
+
+def test_what_is_spent_says_which_prices_are_missing(cost: Cost, settings: Settings) -> None:
+    store, prices = open_store(settings), Prices(currency="EUR", cpu_hour=3600.0)
+    keep_prices(store, digest_of(prices), prices.model_dump())
+    part = Part("r", "step", "train", "flights", "k", digest_of(prices))
+    write_usage(store, part, month_of(now(store)), Usage(cpu_s=4.0, gpu_s=9.0).to_json(), "ended")
+    cost("budget", "flights", "--amount", "3")
+    assert "4 spent in" in cost("budget").output
+    assert "(without gpu_hour)" in cost("budget").output
+    why = Spending(store, "flights", prices, "r").decide()
+    assert why is not None
+    assert "is spent: 4 of 3 EUR (without gpu_hour)" in why
+    assert "cost budget flights --amount" in why
+
+
+def test_a_month_with_its_own_budget_is_raised_by_the_command_that_is_told(cost: Cost, settings: Settings) -> None:
+    ran(settings, "a")
+    store = open_store(settings)
+    month = month_name(now(store))
+    cost("budget", "flights", "--amount", "1", "--month", month)
+    why = Spending(store, "flights", EUR, "r").decide()
+    assert why is not None
+    assert f"`mlops-ray cost budget flights --month {month} --amount ...`" in why
+    assert f"This month ({month}) keeps its own: 1 EUR." in cost("budget", "flights", "--amount", "100").output
+    assert "keeps its own" not in cost("budget", "flights", "--amount", "100", "--month", month).output
+
+
+def test_a_budget_of_a_use_case_that_nobody_knows_is_set_with_a_warning(cost: Cost, settings: Settings) -> None:
+    ran(settings, "a")
+    assert "Nothing is known of flihgts yet" in cost("budget", "flihgts", "--amount", "5").output
+    assert "Nothing is known" not in cost("budget", "flights", "--amount", "5").output
 
 
 @pytest.mark.parametrize("price", ["-1", ".nan", ".inf", "dear"])

@@ -25,7 +25,9 @@ AS_OF = datetime(2026, 1, 1, tzinfo=UTC)
 def test_a_retraining_that_the_budget_stops_has_no_result_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(state=str(tmp_path), data=str(tmp_path), prices=Prices(currency="EUR", gpu_hour=3600.0))
+    settings = Settings(
+        state=str(tmp_path), data=str(tmp_path), prices=Prices(currency="EUR", cpu_hour=0, gpu_hour=3600.0)
+    )
     store, case = open_store(settings), SimpleNamespace(name="flights")
 
     def work(case: Any, settings: Settings, repo: Path, id: str, as_of: datetime, notify: Any, meter: Any) -> Result:

@@ -36,9 +36,11 @@ from mlops_ray.ingestion.ingest import ingest
 from mlops_ray.ingestion.snapshot import Snapshot, last_digest
 from mlops_ray.pipeline.reproduction import Difference
 from mlops_ray.pipeline.steps.ingest import contract
+from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.segments import read_segment, segments, write_segment
+from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.registry.trace import erased_since, read_lineage
 from mlops_ray.testing.example_lineage import example_lineage, register_example
 from mlops_ray.training.candidates import GradientBoosting
@@ -101,7 +103,7 @@ def filled(settings: Settings, store: ControlStore) -> Snapshot:
     view = View("stays", ("guest",), ("person",), ("minutes",), ("minutes",), TYPES, 60.0, {"guest": "patient"})
     keep_definitions(artifacts, f"{NAME}_1", Definitions(NAME, "d" * 64, (view,), {}, {}))
     for number, value in enumerate([CANARY, personal_hash(settings).hash(CANARY, "text"), "P1"]):
-        values = {"request_id": [f"r{number}"], "row": [0], "key.person": [value]}
+        values = {"request_id": [f"r{number}"], "row": [0], "time": [datetime.now(UTC)], "key.person": [value]}
         rows = pl.DataFrame(values, schema_overrides={"row": pl.Int32})
         write_segment(artifacts, NAME, uuid7_at(number), rows)
     return snapshot
@@ -157,8 +159,28 @@ def test_the_ledger_loses_what_it_has_of_them_plain_or_hashed(settings: Settings
     assert find_person(settings, store, PERSON).ledger == {NAME: 2}
     assert erased(settings, store).ledger == {NAME: 2}
     assert find_person(settings, store, PERSON).ledger == {NAME: 0}
+    told = [event.payload["predictions"] for event in read_events(store, types=["ledger.erased"])]
+    assert told == [1, 1], "as it is, as a hash"
     (left,) = segments(Artifacts(settings.artifacts), NAME)
     assert read_segment(left.url)["key.person"].to_list() == ["P1"]
+
+
+def test_a_file_of_theirs_that_a_killed_erasure_left_is_removed(
+    settings: Settings, store: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(settings, store)
+    compact(Artifacts(settings.artifacts), NAME, lambda segment: True)
+
+    def killed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerTable, "_remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            erased(settings, store)
+    assert any("table" in name for name in holding(settings))
+    erased(settings, store)
+    assert holding(settings) == []
 
 
 @pytest.mark.parametrize("times", range(1, 8))

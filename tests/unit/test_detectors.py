@@ -93,9 +93,70 @@ def sketches(old: Float, new: Float, edges: bool = True) -> tuple[NumericSketch,
     return reference, window
 
 
-def test_tenths_of_sketches_are_those_of_the_values() -> None:
+MASSES = {
+    "constant": np.full(4000, 3.0),
+    "flag": RANDOM.integers(0, 2, 4000).astype(float),
+    "mass point": np.where(RANDOM.random(4000) < 0.5, 10.0, OLD[:4000]),
+    "zeros": np.where(RANDOM.random(4000) < 0.5, 0.0, np.abs(OLD[:4000]) + 1),
+}
+MOVED = {
+    "constant below": ("constant", np.full(1000, -100.0)),
+    "constant above": ("constant", np.full(1000, 3.5)),
+    "flag below": ("flag", MASSES["flag"][:1000] * 2 - 1),
+    "flag between": ("flag", MASSES["flag"][:1000] * 0.01),
+    "mass point between": ("mass point", np.where(MASSES["mass point"] == 10, 9.7, MASSES["mass point"])),
+    "zeros below": ("zeros", np.where(MASSES["zeros"] == 0, -5, MASSES["zeros"])),
+    "zeros between": ("zeros", np.where(MASSES["zeros"] == 0, 0.5, MASSES["zeros"])),
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_a_mass_that_moves_below_or_between_what_was_is_seen_as_scipy_sees_it(case: str) -> None:
+    name, new = MOVED[case]
+    old = MASSES[name]
+    both = sketches(old, new)
+    expected = stats.ks_2samp(old, new).statistic
+    assert KolmogorovSmirnov().statistic(*both) == pytest.approx(expected, abs=0.011)
     for detector in (PopulationStabilityIndex(), JensenShannon()):
-        assert detector.statistic(*sketches(OLD, NEW)) == pytest.approx(detector.exact(OLD, NEW), abs=1e-9)
+        assert detector.statistic(*both) == pytest.approx(detector.exact(old, new), abs=1e-9)
+        values, cell = np.unique(np.concatenate([old, new]), return_inverse=True)
+        if len(values) < 9:  # each a cell
+            counts = [np.bincount(part, minlength=len(values)) for part in np.split(cell, [len(old)])]
+            assert JensenShannon().exact(old, new) == pytest.approx(jensenshannon(*counts, base=2), abs=1e-9)
+        assert detector.exact(old, new) > 0.4
+    assert Wasserstein().exact(old, new) > 0.005
+
+
+def test_wasserstein_of_what_lies_between_and_beyond_few_values() -> None:
+    flag, new = MASSES["flag"], np.concatenate([np.zeros(500), np.full(500, 0.5)])
+    by_scipy = stats.wasserstein_distance(flag, new) / flag.std()
+    assert Wasserstein().exact(flag, new) == pytest.approx(by_scipy, abs=1e-6)
+    assert Wasserstein().statistic(*sketches(flag, new)) == pytest.approx(by_scipy, abs=0.02)
+    for name in ("constant below", "constant above"):
+        old, new = MASSES["constant"], MOVED[name][1]
+        assert Wasserstein().exact(old, new) == Wasserstein().statistic(*sketches(old, new)) == 1.0
+    below = flag - 5
+    clipped = np.clip(below, -flag.std(), None)
+    by_scipy = stats.wasserstein_distance(flag, clipped) / flag.std()
+    assert Wasserstein().exact(flag, below) == pytest.approx(by_scipy, abs=1e-6)
+    assert Wasserstein().statistic(*sketches(flag, below)) == pytest.approx(by_scipy, abs=1e-6)
+
+
+def test_a_reference_that_an_earlier_release_sealed_keeps_its_edges_and_its_distances() -> None:
+    flag, new = MASSES["flag"], np.concatenate([np.zeros(700), np.ones(300)])
+    sealed = NumericSketch.with_edges([0, 1])
+    sealed.update(flag)
+    window = sealed.empty()
+    window.update(new)
+    for detector in (KolmogorovSmirnov(), Wasserstein(), PopulationStabilityIndex(), JensenShannon()):
+        assert detector.statistic(sealed, window) == pytest.approx(detector.exact(flag, new), abs=0.002)
+
+
+def test_tenths_of_sketches_are_those_of_the_values() -> None:
+    counts = RANDOM.poisson(0.8, 3000).astype(float), RANDOM.poisson(1.0, 3000) - 0.5
+    for detector in (PopulationStabilityIndex(), JensenShannon()):
+        for old, new in ((OLD, NEW), counts, (MASSES["zeros"], OLD)):
+            assert detector.statistic(*sketches(old, new)) == pytest.approx(detector.exact(old, new), abs=1e-9)
 
 
 @given(shift=st.floats(-5, 5), scale=st.floats(0.1, 4), seed=st.integers(0, 99))

@@ -223,6 +223,17 @@ def test_without_a_reference_predictions_are_counted_and_the_reason_is_said(arti
     assert "sealed without a reference" in "\n".join(describe(state, [], LATER))
 
 
+def test_a_version_that_can_be_judged_again_is_no_longer_said_to_be_unwatched(artifacts: Artifacts) -> None:
+    known: list[Watched] = []
+    write_example_segments(artifacts, NAME, CALM.head(100))
+    found = Watching(artifacts, find=lambda _: known[0] if known else "Its detector is not installed.")
+    assert dict(found.rounds().unwatched) == {"7": "Its detector is not installed."}
+    known.append(replace(WATCHED, revision=1))
+    found.watch.define(1)
+    write_example_segments(artifacts, NAME, CALM[100:200])
+    assert dict(found.rounds().unwatched) == {}
+
+
 def test_while_the_registry_is_away_nothing_is_lost(artifacts: Artifacts) -> None:
     away = [True]
 

@@ -18,20 +18,21 @@ from mlops_ray.errors import ConflictError, DataError, UseCaseError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.monitoring.ledger_feed import LATEST, may_be_moved
-from mlops_ray.predictions import collect
+from mlops_ray.predictions import collect, erasure
 from mlops_ray.predictions.compaction import compact
-from mlops_ray.predictions.erasure import erase_person, leave_out_entity
+from mlops_ray.predictions.erasure import count_entity, erase_entity, erase_person, leave_out_entity
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels, label_keys
 from mlops_ray.predictions.personal import personal_hash
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.predictions.retention import retain
-from mlops_ray.predictions.segments import Segment, read_segment, segments
+from mlops_ray.predictions.segments import MOMENT, Segment, read_segment, segments
 from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.predictions.tombstones import CLOCKS_DIFFER, set_tombstone, tombstones
 from mlops_ray.predictions.writer import LedgerWriter
 from tests.integration.test_score import USE_CASE
+from tests.unit.test_compaction import write
 from tests.unit.test_ledger import KEY, NOW, Clock, append, personal_schema, settings_in
 
 NAME = "departures"
@@ -67,10 +68,12 @@ def hash_of(settings: Settings, person: str) -> str:
 
 
 def holding(settings: Settings, text: str) -> list[Path]:
-    """Files below the artifacts that have a text in a column."""
-    files = list(Path(settings.artifacts).rglob("*.parquet"))
+    """Files below the artifacts that have a text in a column, or as it is."""
+    files = [file for file in Path(settings.artifacts).rglob("*") if file.is_file()]
     assert files
-    return [file for file in files if text in str(pl.read_parquet(file).select(pl.col(pl.String)).to_dicts())]
+    tables = [file for file in files if file.suffix == ".parquet" and "_delta_log" not in file.parts]
+    found = [file for file in tables if text in str(pl.read_parquet(file).select(pl.col(pl.String)).to_dicts())]
+    return found + [file for file in files if text.encode() in file.read_bytes() and file not in found]
 
 
 def test_a_person_is_erased_everywhere_and_nobody_else(settings: Settings) -> None:
@@ -96,6 +99,84 @@ def test_a_person_is_erased_everywhere_and_nobody_else(settings: Settings) -> No
         erase_person(settings, store, SYSTEM, "arrivals", hash_of(settings, "ada"))
     with pytest.raises(DataError, match="32 hexadecimal digits"):
         erase_person(settings, store, SYSTEM, NAME, "' OR true --")
+
+
+STEPS = [
+    (erasure, "_erase_labels"), (erasure, "rewrite_labels"), (erasure, "_erase_from_segments"),
+    (erasure, "write_segment"), (LedgerTable, "erase"), (LedgerTable, "_delete"), (LedgerTable, "_remove"),
+    (erasure, "record"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("step", STEPS, ids=[name for _, name in STEPS])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_anywhere_an_erasure_is_completed_by_running_it_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: tuple[Any, str], after: bool
+) -> None:
+    artifacts, store = Artifacts(settings.artifacts), open_store(settings)
+    ids = answer(settings, ["ada", "bob"])
+    compact(artifacts, NAME, lambda segment: True)
+    ids += answer(settings, ["ada", "bob"], NOW + timedelta(hours=1))
+    real = getattr(*step)
+
+    def killed(*given: Any, **named: Any) -> Any:
+        if after:
+            real(*given, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+    erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
+    assert holding(settings, hash_of(settings, "ada")) == []
+    assert sorted(Ledger(settings, NAME).frame()["request_id"]) == sorted([ids[1], ids[3]])
+    labels = Labels(artifacts, NAME)
+    assert sorted(labels.read(labels.segments())["request_id"]) == sorted([ids[1], ids[3]])
+    assert read_events(store, types=["ledger.erased"])
+
+
+def test_a_column_that_has_changed_its_type_is_read_after_an_erasure(settings: Settings) -> None:
+    artifacts, store, column = Artifacts(settings.artifacts), open_store(settings), "key.seat"
+    for hours, value in enumerate((pl.lit(5), pl.lit("AA"), pl.lit(1.5))):
+        write(artifacts, NOW + timedelta(hours=hours), 2, **{column: value, "key.person": pl.Series(["ada", "bob"])})
+        compact(artifacts, NAME, lambda segment: True)
+    assert erase_entity(settings, store, SYSTEM, NAME, "person", "ada").predictions == 3
+    assert Ledger(settings, NAME).frame()[column].to_list() == ["5", "AA", "1.5"]
+
+
+SOUGHT = [
+    (pl.Series([5.0, 7.0]), ["5", "5.0", "5e0"]),
+    (pl.Series([1e16, 1.0]), ["1e16", "1e+16", "10000000000000000"]),
+    (pl.Series([-0.0, 1.0]), ["0", "-0.0"]),
+    (pl.Series([0.1, 0.2], dtype=pl.Float32), ["0.1"]),
+    (pl.Series([5, 6], dtype=pl.Int64), ["5", "5.0"]),
+    (pl.Series([True, False]), ["true"]),
+    (pl.Series([NOW + timedelta(microseconds=100_000), NOW], dtype=MOMENT), [
+        "2026-03-01T12:00:00.1Z", "2026-03-01 12:00:00.100000+00:00", "2026-03-01T13:00:00.1+01:00",
+    ]),
+    (pl.Series(["a'b\\", "5.0"]), ["a'b\\"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["segment", "table"])
+@pytest.mark.parametrize(("column", "value"), [(column, value) for column, values in SOUGHT for value in values])
+def test_a_value_of_any_type_is_erased_however_it_is_written(
+    settings: Settings, column: pl.Series, value: str, moved: bool
+) -> None:
+    artifacts = Artifacts(settings.artifacts)
+    _, other = write(artifacts, NOW, 2, **{"key.thing": column})
+    if moved:
+        compact(artifacts, NAME, lambda segment: True)
+    assert count_entity(settings, NAME, "thing", value) == 1
+    store = open_store(settings)
+    assert erase_entity(settings, store, SYSTEM, NAME, "thing", value).predictions == 1
+    assert Ledger(settings, NAME).frame()["request_id"].to_list() == [other]
+    write(artifacts, NOW, 2, **{"key.thing": column})  # of a collector that has not looked at the tombstones yet
+    compact(artifacts, NAME, lambda segment: True)
+    assert Ledger(settings, NAME).frame()["key.thing"].to_list() == [column[1]] * 2
+    for nothing in ("nan", "inf", "1e999999999", "", "5.5", "x"):
+        assert count_entity(settings, NAME, "thing", nothing) == 0
 
 
 @pytest.mark.parametrize("has_table", [True, False])

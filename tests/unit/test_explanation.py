@@ -107,6 +107,34 @@ def test_a_background_in_pieces_explains_as_a_whole(monkeypatch: pytest.MonkeyPa
     assert np.array_equal(whole.contributions, explain(both, some_rows(1, 3), some_rows(20, 4)).contributions)
 
 
+def test_what_is_the_same_in_both_is_not_asked() -> None:
+    row = some_rows(1, 3)
+    numbers, categories = np.repeat(row.numbers, 20, axis=0), np.repeat(row.categories, 20, axis=0)
+    numbers[:, :2], asked = some_rows(20, 4).numbers[:, :2], []
+
+    def counted(*some: NDArray) -> NDArray[np.float64]:
+        asked.append(len(some[0]))
+        return crossed(*some)
+
+    found = explain(counted, row, Inputs(numbers, categories))
+    assert sum(asked) <= 1 + 20 + 2 * 2 * 20 * 2  # itself, the background, and two features both ways in two rounds
+    assert not found.contributions[2:].any()
+    np.testing.assert_allclose(
+        found.contributions, exact(crossed, row, Inputs(numbers, categories)), atol=4 * found.errors.max() + 1e-9
+    )
+
+
+def test_a_row_like_all_others_has_no_reasons() -> None:
+    row = some_rows(1, 3)
+    usual = Inputs(np.repeat(row.numbers, 5, axis=0), np.repeat(row.categories, 5, axis=0))
+
+    def never_nothing(*some: NDArray) -> NDArray[np.float64]:
+        assert len(some[0])
+        return both(*some)
+
+    assert not explain(never_nothing, row, usual).contributions.any()
+
+
 def test_one_feature_takes_all() -> None:
     row, background = (
         Inputs(np.array(n, np.float32), np.empty((len(n), 0), object)) for n in ([[2.0]], [[0.0], [1.0]])

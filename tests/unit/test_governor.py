@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
@@ -14,7 +15,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.cost.history import attempt_at
 from mlops_ray.errors import ConfigurationError
-from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm
+from mlops_ray.governance.alarms import raise_alarm, resolve_alarm, silence_alarm, worsen_alarm
 from mlops_ray.governance.approvals import approve, list_approvals, reject
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
@@ -274,6 +275,30 @@ def test_waiting_is_recorded_when_its_cause_changes_and_not_each_round(setting: 
     setting.governor().round(NOW)
     assert setting.causes() == ["calm", "few rows", "calm"]
     assert "10 labels" in setting.events("retraining.decided")[1].reason
+
+
+def test_the_schedule_knows_that_the_champion_was_trained_by_hand_since(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = SimpleNamespace(as_of=(NOW - timedelta(days=40)).isoformat())
+    monkeypatch.setattr("mlops_ray.retraining.governor.champion_lineage", lambda *_: champion)
+    governor = setting.governor(alarms=(), every=timedelta(days=30), cool_down=timedelta(0))
+    assert governor.round(NOW).cause == "schedule"
+    setting.cluster.end("worse")
+    governor.round(NOW)
+    champion.as_of = (NOW + timedelta(days=29)).isoformat()
+    assert governor.round(NOW + timedelta(days=30)).cause == "calm"
+    assert governor.round(NOW + timedelta(days=59)).cause == "schedule"
+
+
+def test_an_alarm_that_was_information_is_heard_once_it_is_worse(setting: Setting) -> None:
+    raise_alarm(setting.store, "arrivals", 1, "a", "A little drift", "info", NOW, {"question": "concept"})
+    assert setting.governor().round(NOW).cause == "calm"
+    change = {"question": "concept", "window": {}, "change": {"id": "c"}}
+    worsen_alarm(setting.store, "arrivals", 1, "a", "Labels no longer follow the answers", "critical", change)
+    decision = setting.governor().round(NOW)
+    assert (decision.action, decision.cause) == ("retrain", "alarm")
+    assert "Labels no longer follow the answers" in decision.reason
 
 
 def test_a_silenced_alarm_is_not_heard_until_the_silence_ends(setting: Setting) -> None:

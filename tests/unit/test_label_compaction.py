@@ -50,7 +50,7 @@ def about() -> pl.DataFrame:
 
 def said(settings: Settings) -> list[Any]:
     found = Labels(Artifacts(settings.artifacts), NAME).of(about())
-    return join_labels(about(), found).predictions.sort("request_id")["label"].to_list()
+    return join_labels(about(), found).sort("request_id")["label"].to_list()
 
 
 def test_a_day_s_files_become_one_that_says_the_same(settings: Settings) -> None:

@@ -28,7 +28,7 @@ from mlops_ray.batch.labels import import_labels
 from mlops_ray.client import AsyncClient, Client
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
 from mlops_ray.monitoring.quality import join_labels
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
@@ -302,6 +302,46 @@ def test_storage_that_is_away_keeps_labels_on_the_node(settings: Settings, monke
     assert labels_in(settings, request_id) == [True]
 
 
+def test_labels_of_two_types_in_a_file_are_both_moved(settings: Settings) -> None:
+    """The model's task has changed while labels came, by keys and by request id."""
+    writer, keys = LabelWriter(settings, NAME), LabelKeys(example_schema(), None)
+    writer.append([Label(True, keys={**KEYS, "departure": NOW})], keys)
+    writer.append([Label(1.5, request_id=REQUEST)], keys, "number")
+    writer.rotate()
+    done = writer.collect()
+    assert (done.rows, done.problem) == (2, None)
+    assert labels_in(settings, REQUEST) == [1.5]
+    assert len(Labels(Artifacts(settings.artifacts), NAME).segments()) == 2
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_what_describes_the_keys_is_taken_back_with_labels_that_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool
+) -> None:
+    settings = Settings(state=str(tmp_path), data=str(tmp_path), ledger_sync=sync)
+    writer, keys = LabelWriter(settings, NAME), LabelKeys(example_schema(), None)
+    by_keys, real = [Label(True, keys={**KEYS, "departure": NOW})], os.write
+    writer.append([Label(True, request_id=REQUEST)], keys)
+    (path,) = Path(settings.ledger_wal).rglob("*.wal")
+    before = path.read_bytes()
+
+    def refused(*given: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    def full(descriptor: int, content: bytes) -> int:
+        return real(descriptor, content[:-5]) if len(content) > 5 else refused()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync" if sync else "write", refused if sync else full)
+        with pytest.raises(UnavailableError, match="No space left"):
+            writer.append(by_keys, keys)
+    assert path.read_bytes() == before
+    writer.append(by_keys, keys)
+    writer.rotate()
+    done = writer.collect()
+    assert (done.rows, done.damaged_frames, done.problem) == (2, 0, None)
+
+
 def test_ids_without_a_time_are_found_too(settings: Settings) -> None:
     odd = ["6f9619ff-8b86-4d01-b42d-00cf4fc964ff", "ffffffff-ffff-7fff-bfff-ffffffffffff", "019cab00-0000-7000-8000-0"]
     with LabelWriter(settings, NAME) as writer:
@@ -342,7 +382,7 @@ def test_repeated_corrected_and_reordered_labels_end_the_same(settings: Settings
                 writer.append([replace(said[position], request_id=REQUEST)])
         found = Labels(Artifacts(settings.artifacts), f"{NAME}_{number}").of(about(REQUEST))
         assert len(found) == 3
-        assert join_labels(about(REQUEST), found).predictions["label"].to_list() == [True]
+        assert join_labels(about(REQUEST), found)["label"].to_list() == [True]
 
 
 # From files

@@ -1,10 +1,12 @@
 """Labels count however late, those that come first alarm nobody, and what comes too late is counted and said."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -12,8 +14,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.errors import UnavailableError
 from mlops_ray.monitoring import drift_watch, window_archive
 from mlops_ray.monitoring.describe import describe
+from mlops_ray.monitoring.error_stream import CalmErrors
 from mlops_ray.monitoring.judging import judge_concept
 from mlops_ray.monitoring.label_times import declare_label_times
 from mlops_ray.monitoring.labelling import Labelled, take_labels
@@ -22,8 +26,10 @@ from mlops_ray.monitoring.observation import moments_of, observe
 from mlops_ray.monitoring.quality import quality_of
 from mlops_ray.monitoring.reliability import Reliability, miscalibration
 from mlops_ray.monitoring.version_watch import VersionWatch
+from mlops_ray.monitoring.watch_state import Commits
 from mlops_ray.monitoring.window_archive import WindowArchive
 from mlops_ray.monitoring.window_record import WindowRecord
+from mlops_ray.predictions.label_compaction import LEAST_FILES, compact_labels
 from mlops_ray.tasks.day_variance import variance_between, variance_of_sum
 from mlops_ray.testing.example_stream import BY_COUNT, START, example_stream, write_example_segments
 from tests.unit.test_drift_watch import DAY, NAME, WATCHED, Watching, said, tell
@@ -89,14 +95,18 @@ def test_what_comes_after_the_horizon_is_counted_and_said_and_changes_nothing(ar
     ids = write_example_segments(artifacts, NAME, STREAM)
     found = Watching(artifacts)
     found.rounds(now=NOW)
-    labels = said(STREAM, ids)
+    old = STREAM.filter(pl.col("time") < (NOW - 11 * DAY).replace(hour=0, minute=0))
+    late = pl.int_range(pl.len()) < len(old)
+    labels = said(STREAM, ids).with_columns(pl.when(late).then(pl.col("known_at") + 11 * DAY).otherwise("known_at"))
     tell(artifacts, labels, 1)
     found.rounds(now=NOW)
-    old = STREAM.filter(pl.col("time") < (NOW - 11 * DAY).replace(hour=0, minute=0))
     assert found.state.late_labels == len(old)
     assert f"{len(old):,} labels came later" in "\n".join(describe(found.state, [], NOW))
     for record in all_records(found):
-        assert record.labelled == ROWS if record.start > NOW - 9 * DAY else record.labelled in (0, ROWS)
+        if record.start > NOW - 9 * DAY:
+            assert record.labelled == ROWS
+        elif record.end < NOW - 12 * DAY:
+            assert record.labelled == 0
     write_example_segments(artifacts, NAME, STREAM.tail(1).with_columns(pl.lit(NOW).alias("time")))
     found.again()
     found.rounds(now=NOW)
@@ -104,6 +114,68 @@ def test_what_comes_after_the_horizon_is_counted_and_said_and_changes_nothing(ar
     tell(artifacts, labels.head(5).with_columns(pl.col("received_at") + 30 * DAY), 2)
     found.rounds(now=NOW)
     assert found.state.late_labels == len(old) + 5
+
+
+def test_labels_that_came_in_time_are_not_late_where_a_restart_or_compaction_shows_them_again(
+    artifacts: Artifacts,
+) -> None:
+    declare(artifacts, 5 * DAY)
+    ids = write_example_segments(artifacts, NAME, STREAM)
+    found = Watching(artifacts)
+    found.rounds(now=NOW)
+    labels = said(STREAM, ids)
+    for number in range(LEAST_FILES):
+        tell(artifacts, labels.head(ROWS).gather_every(LEAST_FILES, number), number)
+    found.rounds(now=NOW)
+    told = labels.head(1).with_columns(known_at=pl.lit(NOW).dt.cast_time_unit("us"))
+    tell(artifacts, told.with_columns(received_at=pl.col("known_at")), 90)
+    found.again()
+    found.rounds(now=NOW)
+    assert found.state.late_labels == 1
+    assert compact_labels(artifacts, NAME)
+    found.rounds(now=NOW)
+    assert found.state.late_labels == 1
+
+
+def test_a_label_that_is_told_again_too_late_leaves_the_one_that_was_in_time(artifacts: Artifacts) -> None:
+    declare(artifacts, 90 * DAY)
+    ids = write_example_segments(artifacts, NAME, STREAM)
+    found = Watching(artifacts)
+    labels = said(STREAM, ids)
+    tell(artifacts, labels, 1)
+    found.rounds(now=NOW)
+    before = [record.labelled for record in all_records(found)]
+    tell(artifacts, labels.with_columns(pl.col("known_at") + 90 * DAY, pl.col("received_at") + 90 * DAY), 2)
+    found.rounds(now=NOW)
+    assert [record.labelled for record in all_records(found)] == before
+    assert before == [ROWS] * len(before)
+
+
+def test_windows_whose_commit_failed_are_measured_again(artifacts: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = write_example_segments(artifacts, NAME, STREAM.head(2 * ROWS))
+    found = Watching(artifacts)
+    found.rounds(now=NOW)
+    tell(artifacts, said(STREAM.head(2 * ROWS), ids))
+    with monkeypatch.context() as away:
+        away.setattr(Commits, "write", Mock(side_effect=UnavailableError("The storage is away.")))
+        with pytest.raises(UnavailableError):
+            found.rounds(now=NOW)
+    found.rounds(now=NOW)
+    assert [record.labelled for record in all_records(found)] == [ROWS, ROWS]
+
+
+def test_of_windows_that_slide_each_error_is_followed_once() -> None:
+    reference = replace(WATCHED.reference, errors=CalmErrors({"page_hinkley": 50.0}))
+    watch = windows_of(STREAM)
+    stream = watch.streams[BY_COUNT.name]
+    assert next(iter(reference.windows)) == BY_COUNT.name
+    slid = [replace(record, panes=(record.number, record.number + 3)) for record in stream.records[:9]]
+    watch = replace(watch, streams={**watch.streams, BY_COUNT.name: replace(stream, records=tuple(slid))})
+    told = Labelled((), errors=np.zeros(100), grown_up=True)
+    labelled = {(BY_COUNT.name, record.number): told for record in slid}
+    seen = take_labels(watch, replace(WATCHED, reference=reference), labelled, lambda: "an alarm").watch
+    assert (seen.errors.taken, seen.errors.pane) == (300, 11), "of the windows 0, 4 and 8"
+    assert all(record.followed for record in seen.streams[BY_COUNT.name].records)
 
 
 def windows_of(rows: pl.DataFrame) -> VersionWatch:

@@ -625,11 +625,23 @@ def test_retention_takes_whole_segments(settings: Settings, clock: Clock) -> Non
         append(writer)
     writer.close()
     artifacts = Artifacts(settings.artifacts)
-    assert delete_before(artifacts, "departures", NOW + timedelta(days=1)) == 1
-    assert delete_before(artifacts, "departures", NOW + timedelta(days=2, hours=1)) == 2
+    for days, kept in ((1, 3), (2.1, 1), (3, 1)):
+        delete_before(artifacts, "departures", NOW + timedelta(days=days))
+        assert len(segments(artifacts, "departures")) == kept
     assert [segment.time for segment in segments(artifacts, "departures")] == [NOW + timedelta(days=3)]
-    assert delete_before(artifacts, "departures", NOW + timedelta(days=3)) == 0
     assert [entry.name for entry in artifacts.entries("ledger", "departures")] == ["2026-03-04"]
+
+
+def test_spans_and_ids_beyond_all_years_hold_nothing(settings: Settings, clock: Clock) -> None:
+    writer, ledger = make_writer(settings, clock), Ledger(settings, "departures")
+    append(writer)
+    writer.close()
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    assert ledger.frame(first, last).height == 1
+    assert ledger.frame(end=first).is_empty()
+    assert ledger.frame(last).is_empty()
+    for day in (datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)):
+        assert ledger.find(uuid7_at(int(day.timestamp()) * 1000)).is_empty()
 
 
 def test_only_the_segments_of_the_stretch_are_read(settings: Settings, clock: Clock) -> None:

@@ -240,7 +240,7 @@ def test_a_spent_budget_stops_a_run_that_repeats_nothing_once_it_is_raised(
     pipeline: Callable[..., Pipeline], work: Work, tmp_path: Path
 ) -> None:
     settings = Settings(
-        state=str(tmp_path / "state"), data=str(tmp_path), prices=Prices(currency="EUR", gpu_hour=3600.0)
+        state=str(tmp_path / "state"), data=str(tmp_path), prices=Prices(currency="EUR", cpu_hour=0, gpu_hour=3600.0)
     )
     (tmp_path / "state").mkdir()
     store, of_steps = open_store(settings), work.given

@@ -56,7 +56,7 @@ def test_late_repeated_corrected_and_reordered_labels_give_the_same_bits() -> No
         fraction=1, shuffle=True, seed=3
     )
     found = [
-        quality_by_window(join_labels(rows, labels).predictions, WEEK, EDGES, ["carrier"])
+        quality_by_window(join_labels(rows, labels), WEEK, EDGES, ["carrier"])
         for rows, labels in ((predictions, clean), (predictions.sample(fraction=1, shuffle=True, seed=4), messy))
     ]
     assert repr(found[0]) == repr(found[1])
@@ -81,21 +81,34 @@ def test_the_last_correction_holds_and_null_withdraws(order: list[int]) -> None:
     assert latest_labels(withdrawn[list(order)])["label"].to_list() == [None]
 
 
-def test_labels_of_unknown_requests_and_of_a_wrong_type_are_told() -> None:
+def test_labels_of_unknown_requests_are_passed_over_and_those_of_a_wrong_type_told() -> None:
     predictions = scored(10)
     strange = labels_of(predictions.head(1)).with_columns(request_id=pl.lit("nobody"))
     joined = join_labels(predictions, pl.concat([labels_of(predictions.head(4)), strange]))
-    assert joined.unknown["request_id"].to_list() == ["nobody"]
-    assert joined.predictions["label"].null_count() == 6
+    assert set(joined["request_id"]) == set(predictions["request_id"])
+    assert joined["label"].null_count() == 6
     with pytest.raises(DataError, match="boolean"):
         latest_labels(labels_of(predictions).with_columns(label=pl.lit("late")))
     with pytest.raises(DataError, match="known_at"):
         latest_labels(labels_of(predictions).drop("known_at"))
 
 
+def test_what_is_said_too_late_leaves_the_label_that_was_in_time() -> None:
+    predictions = scored(3).sort("request_id")
+    in_time = labels_of(predictions)
+    late = in_time.with_columns(
+        pl.Series("label", [not in_time["label"][0], in_time["label"][1], None]),
+        known_at=predictions["time"] + timedelta(days=9),
+    )
+    joined = join_labels(predictions, pl.concat([in_time, late]), count_for=timedelta(days=8))
+    assert joined["label"].to_list() == in_time["label"].to_list()
+    assert join_labels(predictions, late, count_for=timedelta(days=8))["label"].null_count() == 3
+    assert join_labels(predictions, pl.concat([in_time, late]))["label"].null_count() == 1
+
+
 def test_metrics_equal_those_of_scikit_learn() -> None:
     predictions = scored(3000)
-    whole = quality_by_window(join_labels(predictions, labels_of(predictions)).predictions, 52 * WEEK, EDGES)
+    whole = quality_by_window(join_labels(predictions, labels_of(predictions)), 52 * WEEK, EDGES)
     rows = sum(quality.rows for quality in whole)
     assert rows == 3000
     for quality in whole:
@@ -109,7 +122,7 @@ def test_metrics_equal_those_of_scikit_learn() -> None:
 def test_windows_without_labels_or_with_one_have_no_metric() -> None:
     predictions = scored(20)
     joined = join_labels(predictions, labels_of(predictions.head(1)))
-    for quality in quality_by_window(joined.predictions, WEEK, EDGES):
+    for quality in quality_by_window(joined, WEEK, EDGES):
         assert np.isnan(quality["roc_auc"].value)
         assert quality["roc_auc"].low is None
         assert quality.rows in (0, 1)
@@ -188,6 +201,12 @@ def test_calibrated_probabilities_rise_and_keep_the_total(bins: list[tuple[int, 
     found = isotonic(ups, ups + downs)
     assert (np.diff(found) >= -1e-12).all()
     assert found @ (ups + downs) == pytest.approx(ups.sum())
+
+
+def test_an_answer_below_all_that_were_is_as_probable_as_the_lowest() -> None:
+    rows = np.array([0.0, 10, 0, 10])
+    assert isotonic(np.array([0.0, 2, 0, 8]), rows).tolist() == [0.2, 0.2, 0.2, 0.8]
+    assert isotonic(np.zeros(2), np.zeros(2)).tolist() == [0, 0]
 
 
 def test_miscalibration_by_hand() -> None:

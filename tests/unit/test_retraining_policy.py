@@ -149,7 +149,9 @@ def test_the_schedule_asks_when_the_last_training_is_old() -> None:
     old = replace(ASKED, alarms=(), trained=NOW - timedelta(days=90))
     assert decide(POLICY, old, NOW).cause == "schedule"
     assert refused(replace(old, trained=NOW - timedelta(days=89))).cause == "calm"
-    assert refused(replace(old, trained=None)).cause == "calm"
+    unknown = refused(replace(old, trained=None))
+    assert unknown.cause == "calm"
+    assert "up to when the champion's training knew the data is not known" in unknown.reason
 
 
 def test_challengers_that_lose_stop_it() -> None:
@@ -163,6 +165,9 @@ def test_each_challenger_that_loses_doubles_the_cool_down() -> None:
     assert decide(POLICY, replace(ASKED, past=(ended,)), NOW).action == "retrain"
     longer = refused(replace(ASKED, past=(ended,), losses=1))
     assert "14 days after 1 that did not win, ends at 2026-03-02" in longer.reason
+    hours = PastRetraining("r", NOW - HOUR, NOW - HOUR, "worse")
+    short = refused(replace(ASKED, past=(hours,), losses=1), replace(POLICY, cool_down=3 * HOUR))
+    assert "cool-down, 6 hours after 1 that did not win" in short.reason
 
 
 def test_a_clock_set_back_only_waits() -> None:

@@ -92,7 +92,12 @@ def test_from_any_moment_on_the_same_moments_follow(cron: str, zone: str, data: 
 
 @pytest.mark.parametrize(
     ("cron", "says"),
-    [("* * * *", "4 fields"), ("@daily", "1 fields"), ("61 * * * *", "minute"), ("0 0 30 2 *", "day-of-month")],
+    [
+        ("* * * *", "4 fields"),
+        ("@daily", "1 field, .* Example: '0 0 \\* \\* \\*'"),
+        ("61 * * * *", "minute"),
+        ("0 0 30 2 *", "day-of-month"),
+    ],
 )
 def test_an_expression_that_is_none_is_refused_where_it_is_written(cron: str, says: str) -> None:
     with pytest.raises(UseCaseError, match=says):

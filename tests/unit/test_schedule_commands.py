@@ -13,12 +13,13 @@ from mlops_ray.cli.schedule import declare
 from mlops_ray.config import Prices, load_settings
 from mlops_ray.cost.meter import ORDER, metered
 from mlops_ray.cost.usage import Usage
-from mlops_ray.errors import ConfigurationError, DataError
+from mlops_ray.errors import ConfigurationError, DataError, MlopsRayError
 from mlops_ray.governance import schedule_runs, schedules
 from mlops_ray.governance.alarms import raise_alarm
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.operations import carry_out
+from mlops_ray.operations.due import decide
 from mlops_ray.use_case import load_use_case
 
 CASE = """
@@ -83,6 +84,10 @@ def test_pausing_is_shown_and_needs_a_schedule(command: Command) -> None:
     assert "paused since" in command("schedule", "list", "trains").stdout.splitlines()[0]
     command("schedule", "resume", "trains", "audit", "--reason", "done")
     assert "paused since" not in command("schedule", "list").stdout
+    command("schedule", "pause", "trains", "audit", "--reason", "upgrade")
+    said = command("schedule", "pause", "trains", "audit", "--reason", "something else").stdout
+    assert "is paused already, by development on" in said
+    assert said.endswith("upgrade\n")
     with pytest.raises(ConfigurationError, match=r"ingest of trains has no schedule \(declared: audit, features\)"):
         command("schedule", "pause", "trains", "ingest", "--reason", "x")
 
@@ -97,6 +102,70 @@ def test_a_backfill_says_how_much_waits(command: Command) -> None:
     assert [(one["state"], one["cause"], one["duration_s"]) for one in found] == [("waiting", "backfill", None)] * 3
     with pytest.raises(ConfigurationError, match="Nothing was due"):
         command("schedule", "backfill", "trains", "features", *span[:3], "2024-03-01T00:00Z", *span[4:])
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_backfill_of_many_runs_says_which_and_asks(command: Command) -> None:
+    span = ("trains", "features", "--from", "2004-01-01T00:00Z", "--to", "2024-01-01T00:00Z", "--reason", "mistyped")
+    asked = command("schedule", "backfill", *span)
+    assert asked.exit_code == 1
+    assert "7,305 runs were due, the first 2004-01-01 07:30 UTC, the last 2023-12-31 07:30 UTC." in asked.stdout
+    assert command("schedule", "history", "trains", "--json").stdout == ""
+    assert "7305 of 7305 runs wait" in command("schedule", "backfill", *span, "--yes").stdout
+    assert "7305 runs that waited" in command("schedule", "backfill", *span, "--cancel").stdout
+    assert "0 runs that waited" in command("schedule", "backfill", *span, "--cancel").stdout
+
+
+@pytest.mark.usefixtures("declared")
+def test_schedules_of_a_use_case_that_there_is_no_more_are_removed(command: Command) -> None:
+    command("schedule", "remove", "trains", "features", "--reason", "x")
+    assert [line.split()[1] for line in command("schedule", "list").stdout.splitlines()] == ["audit"]
+    command("schedule", "remove", "trains", "--reason", "renamed")
+    assert "Nothing is scheduled" in command("schedule", "list").stdout
+    with pytest.raises(ConfigurationError, match="trains has no schedules"):
+        command("schedule", "remove", "trains", "--reason", "again")
+
+
+def ordered(tmp_path: Path, file: str) -> tuple[str, ...]:
+    """What the scheduler orders of a run that is due in an hour, by the clock of the node that is told."""
+    store = open_store(load_settings(state=str(tmp_path / "state"), data=str(tmp_path)))
+    late = datetime.now(UTC) + timedelta(hours=2)
+    schedule_runs.decide_next(store, "trains", "audit", decide, late)
+    (run,) = schedule_runs.running(store)
+    return "schedule", "run", file, "audit", "--due", run.due_at.isoformat(), "--ordered", run.submission
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_run_that_was_ordered_is_carried_out_also_where_the_clock_lags(
+    command: Command, file: str, tmp_path: Path
+) -> None:
+    assert command(*ordered(tmp_path, file)).exit_code == 0
+    assert "succeeded" in command("schedule", "history", "trains").stdout
+
+
+@pytest.mark.usefixtures("declared")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_run_of_a_use_case_that_was_renamed_or_deleted_fails_with_that_reason(
+    command: Command, file: str, tmp_path: Path, is_there: bool
+) -> None:
+    words, why = ordered(tmp_path, file), "now declares buses, not trains" if is_there else "trains.py"
+    if is_there:
+        Path(file).write_text(CASE.replace('name="trains"', 'name="buses"'))
+    else:
+        Path(file).unlink()
+    with pytest.raises(MlopsRayError, match=why):
+        command(*words)
+    run = json.loads(command("schedule", "history", "trains", "--json").stdout.splitlines()[-1])
+    assert run["state"] == "failed"
+    assert why in run["detail"]
+
+
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00Z", "0001-01-01T00:00+10:00", "9999-12-31T23:59-10:00", "1026-01-01T00:00Z"]
+)
+def test_a_moment_of_no_sensible_year_is_refused(command: Command, file: str, moment: str) -> None:
+    with pytest.raises(ConfigurationError, match="outside the years from 1970 to 2200"):
+        command("schedule", "run", file, "audit", "--due", moment)
 
 
 def test_a_run_by_hand_is_done_once_and_kept_with_how_long_it_took(command: Command, file: str) -> None:

@@ -1,9 +1,14 @@
 """Schedules carried out: each due run once, also by two at once; paused, made up for, by hand."""
 
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import takewhile
@@ -16,10 +21,11 @@ from sqlalchemy import update
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance import schedule_runs, schedules, tables
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import SYSTEM, read_events
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.leases import hold, release
 from mlops_ray.governance.schedule_runs import Run, runs
 from mlops_ray.governance.schedules import Declared, Wanted
+from mlops_ray.operations import carry_out as carry_out_module
 from mlops_ray.operations import scheduler as scheduler_module
 from mlops_ray.operations.carry_out import Work, arguments, carry_out
 from mlops_ray.operations.due import SUPERSEDED, decide, due_before
@@ -79,6 +85,21 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def store(tmp_path: Path, template: bytes) -> Iterator[ControlStore]:
     with opened(tmp_path / "store.db", template) as store:
         yield store
+
+
+@dataclass
+class Clock:
+    """Of the database, for schedules and their runs; leases have the real one."""
+
+    now: datetime
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(START)
+    for module in (schedules, schedule_runs):
+        monkeypatch.setattr(module, "database_now", lambda _: clock.now)
+    return clock
 
 
 @contextmanager
@@ -169,18 +190,170 @@ def test_a_run_that_failed_is_told_and_not_repeated(store: ControlStore) -> None
     assert len(read_events(store, types=[schedule_runs.FAILED])) == len(cluster.done) == 1
 
 
-def test_what_falls_due_while_it_is_paused_is_skipped(store: ControlStore) -> None:
+@pytest.mark.parametrize("looks_meanwhile", [True, False])
+def test_what_falls_due_while_it_is_paused_is_skipped_whenever_somebody_looks(
+    store: ControlStore, clock: Clock, looks_meanwhile: bool
+) -> None:
     declare(store, START)
     cluster = Cluster(store)
+    clock.now = START + 1.5 * DAY  # nobody had looked until then
     schedules.pause(store, SYSTEM, "flights", "features", "the source is being mended")
-    Scheduler(store, cluster).round(START + 2 * DAY)
-    schedules.resume(store, SYSTEM, "flights", "features", "it is mended")
-    Scheduler(store, cluster).round(START + 3 * DAY)
-    assert [run.state for run in runs(store, "flights")] == ["skipped", "skipped", "running"]
+    clock.now = START + 3.5 * DAY
+    if looks_meanwhile:
+        Scheduler(store, cluster).round()
+    schedule_runs.resume(store, SYSTEM, "flights", "features", "it is mended", decide)
+    assert [run.state for run in runs(store, "flights")] == ["waiting", "waiting", "skipped", "skipped"]
+    clock.now = START + 4.5 * DAY
+    for _ in range(3):
+        Scheduler(store, cluster).round()
+        cluster.work_off()
+    assert [run.state for run in runs(store, "flights")] == ["succeeded"] * 2 + ["skipped"] * 2 + ["succeeded"]
     assert [told.reason for told in read_events(store, types=[schedules.CHANGED])][1:] == [
         "the source is being mended",
         "it is mended",
     ]
+
+
+def test_what_is_made_up_for_is_not_skipped_by_a_pause(store: ControlStore, clock: Clock) -> None:
+    declare(store, START)
+    clock.now = START + DAY
+    schedules.pause(store, SYSTEM, "flights", "features", "x")
+    moments = due(NIGHTLY, "Europe/Berlin", START + DAY, START + 2 * DAY)
+    schedule_runs.backfill(store, SYSTEM, "flights", "features", moments, "needed")
+    clock.now = START + 3 * DAY
+    Scheduler(store, Cluster(store)).round()
+    assert [(run.state, run.cause) for run in runs(store, "flights")] == [
+        ("waiting", "schedule"),
+        ("waiting", "backfill"),
+        ("skipped", "schedule"),
+    ]
+
+
+def test_a_pause_is_of_who_was_first_and_outlives_a_schedule_that_is_gone_for_a_while(
+    store: ControlStore, clock: Clock
+) -> None:
+    declare(store, START)
+    assert schedules.pause(store, Actor("anna", ()), "flights", "features", "broken") is None
+    clock.now += HOUR
+    earlier = schedules.pause(store, Actor("ben", ()), "flights", "features", "an audit")
+    assert earlier is not None
+    assert (earlier.actor, earlier.reason) == ("anna", "broken")
+    assert [told.reason for told in read_events(store, types=[schedules.CHANGED])][1:] == ["broken", "an audit"]
+    (before,) = schedules.list_schedules(store)
+    assert before.paused_at == clock.now - HOUR
+    schedules.remove(store, SYSTEM, "flights", None, "x")
+    assert schedules.list_schedules(store) == []
+    declare(store, START)
+    (again,) = schedules.list_schedules(store)
+    assert again.paused_at is not None
+    schedule_runs.resume(store, SYSTEM, "flights", "features", "it is mended", decide)
+    schedules.remove(store, SYSTEM, "flights", "features", "x")
+    declare(store, START)
+    (resumed,) = schedules.list_schedules(store)
+    assert resumed.paused_at is None
+
+
+def test_what_waits_by_its_schedule_and_is_asked_for_is_not_skipped(store: ControlStore) -> None:
+    declare(store, START, catch_up=False)
+    cluster = Cluster(store)
+    for day in (1, 2):  # the first runs on
+        Scheduler(store, cluster).round(START + day * DAY)
+    waits = runs(store, "flights")[-1].due_at
+    assert schedule_runs.backfill(store, SYSTEM, "flights", "features", [waits], "needed") == [waits]
+    Scheduler(store, cluster).round(START + 3 * DAY)
+    assert [run.state for run in runs(store, "flights")] == ["running", "waiting", "waiting"]
+
+
+def test_a_backfill_that_was_a_mistake_is_taken_back(store: ControlStore) -> None:
+    declare(store, START, catch_up=False)
+    cluster = Cluster(store)
+    moments = due(NIGHTLY, "Europe/Berlin", START - 20 * 365 * DAY, START)
+    assert schedule_runs.backfill(store, SYSTEM, "flights", "features", moments, "2004 for 2024") == moments
+    Scheduler(store, cluster).round(START)
+    cluster.work_off()
+    left = schedule_runs.cancel_backfill(store, SYSTEM, "flights", "features", moments[0], START, "mistyped")
+    assert left == len(moments) - 1
+    Scheduler(store, cluster).round(START)
+    assert Counter(run.state for run in runs(store, "flights", limit=10_000)) == {"succeeded": 1, "skipped": left}
+    assert len(cluster.orders) == 1
+
+
+def test_a_run_by_hand_whose_process_is_killed_is_run_where_it_is_due_and_has_failed_elsewhere(
+    store: ControlStore, clock: Clock
+) -> None:
+    declare(store, START)
+    cluster = Cluster(store)
+    (moment,) = due(NIGHTLY, "Europe/Berlin", START, START + DAY)
+    clock.now = START + DAY
+    for at in (moment, moment + HOUR, moment + 2 * HOUR):
+        schedule_runs.begin(store, schedule_runs.ask(store, "flights", "features", at))
+    alive = runs(store, "flights")[-1]
+    clock.now += timedelta(minutes=2)
+    assert not hold(store, alive.lease, "a process", timedelta(minutes=1))
+    Scheduler(store, cluster).round()
+    assert cluster.orders == []  # one at a time
+    schedule_runs.end(store, alive, True, "")
+    for _ in range(2):
+        Scheduler(store, cluster).round()
+        cluster.work_off()
+    assert [(run.state, run.cause) for run in runs(store, "flights")] == [
+        ("succeeded", "schedule"),
+        ("failed", "by hand"),
+        ("succeeded", "by hand"),
+    ]
+    assert runs(store, "flights")[1].detail == "Its process died without a word."
+
+
+def test_a_run_that_nobody_had_begun_when_its_schedule_went_is_skipped(store: ControlStore) -> None:
+    declare(store, START)
+    schedule_runs.decide_next(store, "flights", "features", decide, START + DAY)
+    schedules.remove(store, SYSTEM, "flights", None, "renamed")
+    Scheduler(store, Cluster(store)).round(START + DAY)
+    (run,) = runs(store, "flights")
+    assert (run.state, run.detail) == ("skipped", schedules.GONE)
+
+
+def test_a_run_by_hand_that_is_interrupted_has_failed(store: ControlStore) -> None:
+    def interrupted(_: Sequence[str]) -> tuple[int, str]:
+        raise KeyboardInterrupt
+
+    asked = schedule_runs.ask(store, "flights", "features", START)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(store, asked, WORK, interrupted, wait=False)
+    (run,) = runs(store, "flights")
+    assert (run.state, run.detail) == ("failed", "It was interrupted.")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_command_does_not_outlive_who_carries_it_out(tmp_path: Path, number: signal.Signals) -> None:
+    code = """
+import sys
+from datetime import timedelta
+from mlops_ray.operations import carry_out
+carry_out.MAIN = ("/bin/sh", "-c", f"echo $$ > {sys.argv[1]}.new; mv {sys.argv[1]}.new {sys.argv[1]}; exec sleep 60")
+carry_out.execute({}, timedelta(days=1), [])
+"""
+    file = tmp_path / "pid"
+    carrier = subprocess.Popen([sys.executable, "-c", code, str(file)], stderr=subprocess.DEVNULL)
+    while not file.exists():
+        assert carrier.poll() is None
+        time.sleep(0.05)
+    carrier.send_signal(number)
+    carrier.wait(30)
+    _wait_for_end_of(int(file.read_text()))
+
+
+def _wait_for_end_of(pid: int) -> None:
+    until = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_command_that_is_killed_says_by_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carry_out_module, "MAIN", ("/bin/sh", "-c"))
+    code, said = carry_out_module.execute({}, DAY, ["echo 'Started a local Ray' >&2; kill -9 $$"])
+    assert (code, said) == (-9, "It was ended by SIGKILL. It said last: Started a local Ray")
 
 
 def test_a_backfill_makes_up_for_what_has_not_succeeded(store: ControlStore) -> None:

@@ -130,6 +130,15 @@ def test_nothing_is_used_before_it_is_known() -> None:
     assert not np.array_equal(one.answers, other.answers)
 
 
+def test_labels_that_come_later_than_they_count_say_nothing_as_in_production() -> None:
+    monitoring = replace(CASE.monitoring, labels_count_for=timedelta(days=1))
+    short = replace(SCENARIO, end=CHANGE + timedelta(days=15))
+    late = replace(short, use_case=replace(CASE, monitoring=monitoring))
+    counted, too_late = (simulate(WORLD, one, "never", NEVER).alarms for one in (short, late))
+    assert "concept" in {alarm.question for alarm in counted}
+    assert "concept" not in {alarm.question for alarm in too_late}
+
+
 def test_a_schedule_trains_by_the_clock() -> None:
     monthly = replace(NEVER, every=timedelta(days=30), min_new_rows=0, cool_down=timedelta(0), stop_after_losses=99)
     found = simulate(WORLD, SCENARIO, "monthly", monthly)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_a_database_of_somebody_else_is_named(tmp_path: Path) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", ["Kurs [2024] (50 off)", "Zürich", "a&b=c;d", "it's", 'say "so"', "a+b", "*"])
+@pytest.mark.parametrize("name", ["Kurs (50 off)", "Zürich", "a&b=c;d", "it's", 'say "so"', "a+b", "*"])
 def test_a_name_that_urls_can_carry_works(tmp_path: Path, name: str) -> None:
     state = tmp_path / name
     store = open_store(settings(state))
@@ -111,14 +112,15 @@ def test_a_name_that_urls_can_carry_works(tmp_path: Path, name: str) -> None:
     assert sqlite_path(settings(state).online_store) == state / "online_store.db"
 
 
-@pytest.mark.parametrize("character", ["#", "%", "?"])
+@pytest.mark.parametrize("character", ["#", "%", "?", "[", "]", "^", "|", "\\"])
 @pytest.mark.parametrize("name", ["state", "artifacts", "mlflow_uri", "online_store"])
 def test_a_name_that_urls_cannot_carry_is_refused_by_its_character(name: str, character: str) -> None:
     path = f"/data/Kurs {character}3"
     value = path if name in ("state", "artifacts") else f"sqlite:///{path}.db"
-    if value.startswith("sqlite") and character == "?":
-        return  # begins the options of a database URL
-    with pytest.raises(ConfigurationError, match=rf"{name} is .*'{character}' means something else in the URLs"):
+    if value.startswith("sqlite") and character not in "#%":
+        return  # a question mark begins the options of a database URL, and the others it carries
+    told = re.escape(f"{character!r} means something else in the URLs")
+    with pytest.raises(ConfigurationError, match=f"{name} is .*{told}"):
         load_settings(**{"state": "/s", "data": "/d"} | {name: value})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import uuid6
 
 from mlops_ray import Column, Label, UseCase
 from mlops_ray.artifacts import Artifacts
@@ -119,7 +120,7 @@ def test_a_file_of_labels_is_measured_by_trained_on_and_counts_as_new(
     assert import_labels(str(file), NAME, endpoint.settings).accepted == 2
     stored(endpoint)
     predictions = Ledger(endpoint.settings, NAME).frame()
-    joined = join_labels(predictions, labels_of(NAME, predictions, endpoint.settings)).predictions
+    joined = join_labels(predictions, labels_of(NAME, predictions, endpoint.settings))
     (measured,) = quality_by_window(joined, timedelta(days=36_500), np.array([0.5]))
     assert (measured.predictions, measured.rows) == (2, 2)
     assert trained(endpoint, tmp_path, DEPARTURE + timedelta(days=1))["AA"] is True
@@ -128,6 +129,20 @@ def test_a_file_of_labels_is_measured_by_trained_on_and_counts_as_new(
     label(endpoint, {"keys": key("DL"), "label": False, "known_at": at(6)})
     stored(endpoint)
     assert new(None, DEPARTURE + timedelta(days=1)) == 3, "a schedule is due by labels of either way"
+
+
+def test_a_label_of_a_request_id_that_was_sent_again_with_other_keys_has_no_row(
+    endpoint: ExampleEndpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can say which of both it is of; one of the same keys is of them, whatever else was asked."""
+    same, other = str(uuid6.uuid7()), str(uuid6.uuid7())
+    for id, carrier, distance in ((same, "AA", 500), (same, "AA", 501), (other, "UA", 500), (other, "DL", 500)):
+        body = {"keys": [{**key(carrier), "distance": distance}]}
+        assert predict(endpoint, body, **{"x-request-id": id}).status_code == 200
+        label(endpoint, {"request_id": id, "label": False, "known_at": at(4)})
+    stored(endpoint)
+    assert trained(endpoint, tmp_path, DEPARTURE + timedelta(days=1)) == {"AA": False, "B6": True, "DL": True}
+    assert "2 labels of departures are by request ids that were sent again with other keys: no row." in caplog.text
 
 
 def test_a_source_of_told_labels_is_declared_as_what_it_is() -> None:

@@ -3,14 +3,18 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
+from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.answers import answer_in
+from mlops_ray.monitoring.describe import describe
+from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.earlier_records import decode
 from mlops_ray.monitoring.error_stream import ErrorStream, take_errors
 from mlops_ray.monitoring.labelling import Labelled, take_labels
@@ -21,6 +25,9 @@ from mlops_ray.monitoring.reference import Reference
 from mlops_ray.monitoring.slices import ALL_ROWS
 from mlops_ray.monitoring.version_watch import VersionWatch, Watched
 from mlops_ray.monitoring.window_record import SliceQuality, WindowRecord
+from mlops_ray.predictions.ids import uuid7_at
+from mlops_ray.predictions.labels import write_by_request
+from mlops_ray.predictions.segments import FEATURE, write_segment
 from mlops_ray.tasks.evaluation import Measured
 from mlops_ray.testing.example_tasks import CLASSES, NUMBERS, SPEC, World
 
@@ -194,9 +201,39 @@ def test_the_last_label_of_any_kind_holds_and_one_of_another_kind_is_refused(nam
     told = rows.select("request_id", "row", "label", known_at="time", received_at="time")
     later = told.with_columns(pl.col("label").reverse(), pl.col("known_at") + timedelta(days=1))
     joined = join_labels(rows.drop("label"), pl.concat([later, told, told]), WORLDS[name].task)
-    assert joined.predictions.sort("time")["label"].to_list() == rows["label"].reverse().to_list()
-    assert joined.unknown.is_empty()
+    assert joined.sort("time")["label"].to_list() == rows["label"].reverse().to_list()
     wrong = told.with_columns(label=pl.lit(True))
     with pytest.raises(DataError, match=r"Labels need a (float64|string) label"):
         join_labels(rows, wrong, WORLDS[name].task)
-    assert len(join_labels(rows.drop("label"), told, None).predictions) == len(rows)
+    assert len(join_labels(rows.drop("label"), told, None)) == len(rows)
+
+
+def test_labels_that_a_version_cannot_have_count_as_missing_and_stop_nothing(tmp_path: Path, name: str) -> None:
+    """A class that only another version has, and a number beyond float32."""
+    artifacts, world = Artifacts(str(tmp_path)), WORLDS[name]
+    rows = world.stream(12, 5, 300)
+    ids = [uuid7_at(int(at.timestamp() * 1000), f"{row:010}".encode()) for row, at in enumerate(rows["time"])]
+    answered = rows.select(
+        "time",
+        *(pl.col(column).alias(f"{FEATURE}{column}") for column in ("x", "hard", "c")),
+        *world.task.ledger_types,
+        request_id=pl.Series(ids),
+        row=pl.lit(0, pl.Int32),
+        as_of=pl.col("time"),
+        version=pl.lit("7"),
+        route=pl.lit("champion"),
+        latency_s=pl.lit(0.001, pl.Float32),
+    )
+    for part in answered.iter_slices(200):
+        write_segment(artifacts, "u", uuid7_at(int(part["time"][0].timestamp() * 1000), b"segment000"), part)
+    watch = DriftWatch(artifacts, "u", lambda version: Watched(version, reference_of(name)), lambda _: None)
+    now = rows["time"][-1] + timedelta(hours=2)
+    watch.round(now)
+    label = [{"numbers": 1e39, "classes": "another"}[name], *rows["label"][1:]]
+    told = answered.select("request_id", "row", label=pl.Series(label), known_at="time", received_at="time")
+    write_by_request(artifacts, "u", "019cab00-0000-7000-8000-000000000001", told)
+    watch.round(now)
+    first, *others = watch.state.watches["7"].streams[SPEC.name].records
+    assert (first.labelled, first.unreadable) == (599, 1)
+    assert all((one.labelled, one.unreadable) == (600, 0) for one in others)
+    assert "1 labels can be none of this version's" in "\n".join(describe(watch.state, [], now))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.monitoring.looks import look
 from mlops_ray.monitoring.sketches import CategoricalSketch, NumericSketch
 from mlops_ray.monitoring.windows import NO_PANE, Window, WindowState, add
 from mlops_ray.use_case.window_spec import WindowSpec
@@ -15,6 +16,7 @@ from mlops_ray.use_case.window_spec import WindowSpec
 START = datetime(2013, 6, 1, tzinfo=UTC)
 EMPTY = {"x": NumericSketch.with_edges([0, 10, 20]), "c": CategoricalSketch.with_categories(["a"])}
 HOUR = timedelta(hours=1)
+NO_ROWS = {"rows": 0, "minimum_rows": 0}, *({"length": HOUR, "minimum_rows": few} for few in (0, -5))
 
 
 def rows(count: int, first: int = 0) -> pl.DataFrame:
@@ -64,6 +66,21 @@ def test_tumbling_and_sliding_windows_by_count() -> None:
     assert tumbling.state.open.rows == 6
     sliding = add(by_count(3), rows(24), moments(*np.arange(24) / 10), until(5))
     assert [seen(window) for window in sliding.finished] == [(0, 11, 12), (4, 15, 12), (8, 19, 12), (12, 23, 12)]
+
+
+def test_windows_that_slide_are_put_together_without_counting_a_row_twice() -> None:
+    state = by_count(panes=4)
+    size = state.spec.rows
+    assert size is not None
+    hours = [row * 2 / size for row in range(10 * size)]
+    finished = add(state, rows(10 * size), moments(*hours), until(1000)).finished
+    waiting, together = None, []
+    for window in finished:
+        found = look(waiting, window, state.spec, timedelta(hours=5))
+        waiting = found.waiting
+        together += [] if found.window is None else [found.window]
+    assert len(together) > 1
+    assert [one.rows for one in together] == [(one.panes[1] - one.panes[0] + 1) * size // 4 for one in together]
 
 
 def test_windows_by_time_end_when_the_stream_is_read_past_them() -> None:
@@ -136,7 +153,7 @@ def test_a_feature_that_disappears_or_changes_its_type_is_missing() -> None:
 
 
 def test_odd_windows_are_refused() -> None:
-    for options in ({}, {"rows": 10, "length": HOUR}, {"rows": 600, "panes": 7}, {"rows": 10}):
+    for options in ({}, {"rows": 10, "length": HOUR}, {"rows": 600, "panes": 7}, {"rows": 10}, *NO_ROWS):
         with pytest.raises(UseCaseError):
             WindowSpec(**options)
     with pytest.raises(DataError, match="not the state"):

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError
 from mlops_ray.monitoring.detectors.contract import Values
-from mlops_ray.monitoring.sketches import BINS, CategoricalSketch, NumericSketch, Sketch
+from mlops_ray.monitoring.sketches import BINS, CategoricalSketch, NumericSketch, Sketch, before, with_edges_before
 
 _Float = NDArray[np.float64]
+_TENTH = 0.1 * (1 - 1e-12)
 
 
 @dataclass(frozen=True)
@@ -56,32 +57,33 @@ def bins(reference: NumericSketch, window: NumericSketch) -> Cells:
         return Cells(reference.edges.astype(np.float64), *counts)
     if reference.quantiles.is_empty() or window.quantiles.is_empty():
         if len(reference.edges) and len(window.edges):
-            edges = reference.edges.astype(np.float64)
-            return Cells(edges, reference.counts.astype(np.float64), np.diff(_below(window, edges)))
+            counts = (sketch.counts.astype(np.float64) for sketch in (reference, window.like(reference)))
+            return Cells(reference.edges.astype(np.float64), *counts)
         raise DataError(f"The window has {len(window.counts)} bins, but the reference {len(reference.counts)} others.")
     edges = np.unique(reference.quantiles.get_quantiles([rank / BINS for rank in range(1, BINS)], True))
     counts = (np.array(s.quantiles.get_pmf(edges.tolist(), True)) * s.values for s in (reference, window))
     return Cells(edges.astype(np.float64), *counts)
 
 
-def _below(sketch: NumericSketch, edges: _Float) -> _Float:
-    """How many values are at most each edge, with 0 and all at the ends; [len(edges) + 2]."""
-    inside = (sketch.edges > sketch.minimum) & (sketch.edges < sketch.maximum)
-    counted = np.cumsum(sketch.counts[:-1])[inside]
-    places = np.concatenate([[sketch.minimum], sketch.edges[inside], [sketch.maximum]])
-    known = np.concatenate([[0.0], counted, [sketch.values]])
-    found = np.where(edges >= sketch.maximum, sketch.values, np.interp(edges, places, known))
-    return np.concatenate([[0.0], found, [sketch.values]])
-
-
 def tenths(reference: NumericSketch, window: NumericSketch) -> Cells:
-    """The bins joined to at most ten with about equally many of the reference's values, fewer where values repeat."""
+    """The bins joined to at most ten with about equally many of the reference's values, fewer where values repeat.
+
+    A value with a tenth of them or more that has a bin of its own (see `sketches.edges_of`) stays alone in it.
+    """
     both = bins(reference, window)
+    rows = both.reference.sum()
     below = np.cumsum(both.reference)[:-1]
-    cuts = np.unique(np.searchsorted(below, np.arange(1, 10) / 10 * both.reference.sum() * (1 - 1e-12)))
+    cuts = np.searchsorted(below, np.arange(1, 10) * rows * _TENTH)
+    frequent = np.flatnonzero(single_values(both.edges) & (both.reference[1:-1] >= rows * _TENTH))
+    cuts = np.unique(np.concatenate([cuts, frequent, frequent + 1]))
     cuts = cuts[cuts < len(below)]
     starts = np.concatenate([[0], cuts + 1])
     return Cells(both.edges[cuts], *(np.add.reduceat(part, starts) for part in (both.reference, both.window)))
+
+
+def single_values(edges: _Float) -> NDArray[np.bool_]:
+    """Which of the bins between the edges have one value alone; [len(edges) - 1]."""
+    return np.asarray(edges[:-1] == before(edges[1:].astype(np.float32)))
 
 
 def categories(reference: CategoricalSketch, window: CategoricalSketch) -> Cells:
@@ -107,6 +109,9 @@ def exact_cells(reference: Values, window: Values) -> Cells:
         return categories(known, seen)
     old, new = finite(reference), finite(window)
     edges = np.unique(np.quantile(old, np.arange(1, 10) / 10, method="inverted_cdf")) if len(old) else np.empty(0)
+    values, rows = np.unique(old.astype(np.float32), return_counts=True)
+    frequent = values[rows >= len(old) * _TENTH]
+    edges = with_edges_before(np.union1d(edges, frequent).astype(np.float32), frequent).astype(np.float64)
     counts = (np.bincount(np.searchsorted(edges, part), minlength=len(edges) + 1) for part in (old, new))
     return Cells(edges, *(count.astype(np.float64) for count in counts))
 

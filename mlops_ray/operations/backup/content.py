@@ -2,15 +2,25 @@
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 
 import pyarrow.fs as pafs
 
 from mlops_ray.artifacts import Artifacts, locate, partial_name
 from mlops_ray.errors import IntegrityError
 from mlops_ray.operations.backup.manifest import Item, digest_of
-from mlops_ray.operations.backup.place import CONTENT
+from mlops_ray.operations.backup.place import CONTENT, DAMAGED
 
 _CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """said: a sentence. damaged: whether there is content, which is not what was written."""
+
+    item: Item
+    said: str
+    damaged: bool
 
 
 class Content:
@@ -54,15 +64,27 @@ class Content:
         """The content of an item. Raises FileNotFoundError if it is not there."""
         return _chunks(*locate(self._files.url(*_place(item.sha256))))
 
-    def problem(self, item: Item) -> str | None:
-        """A sentence if it is not there as it was written."""
+    def problem(self, item: Item) -> Problem | None:
+        """What is wrong if it is not there as it was written."""
         try:
             found = digest_chunks(item.path, self.chunks(item))
         except FileNotFoundError:
-            return f"{item.path}: its content {item.sha256[:12]}… is not there."
-        if found.sha256 != item.sha256:
-            return f"{item.path}: its content was changed or cut off ({found.bytes:,} bytes of {item.bytes:,})."
-        return None
+            return Problem(item, f"{item.path}: its content {item.sha256[:12]}… is not there.", damaged=False)
+        if found.sha256 == item.sha256:
+            return None
+        how = "cut off" if found.bytes < item.bytes else "added to"
+        sizes = f" ({found.bytes:,} bytes of {item.bytes:,})"
+        said = f"changed, its size is the same ({item.bytes:,} bytes)" if found.bytes == item.bytes else how + sizes
+        return Problem(item, f"{item.path}: its content was {said}.", damaged=True)
+
+    def set_aside(self, sha256: str) -> None:
+        """Move damaged content to where no backup has it, so that the next one copies it anew; it stays as evidence.
+        Raises OSError if the place cannot be written."""
+        filesystem, source = locate(self._files.url(*_place(sha256)))
+        _, target = locate(self._files.url(DAMAGED, sha256))
+        filesystem.create_dir(target.rpartition("/")[0])
+        filesystem.move(source, target)
+        self._sizes.pop(sha256, None)
 
     def names(self) -> list[str]:
         return sorted(self._sizes)
@@ -77,7 +99,7 @@ class Content:
         folder, name = target.rsplit("/", 1)
         there.create_dir(folder)
         partial = f"{folder}/{partial_name(name)}"
-        with there.open_output_stream(partial) as stream:
+        with there.open_output_stream(partial, compression=None) as stream:
             digest = hashlib.sha256()
             for chunk in _chunks(filesystem, inside):
                 digest.update(chunk)

@@ -1,17 +1,21 @@
 """Create: one backup of everything that is not made again by itself, whole or not at all."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, locate
 from mlops_ray.code_version import framework_version
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.copied_rows import StoreState
 from mlops_ray.governance.events import Actor, read_events, record
+from mlops_ray.governance.installation import installation_of
 from mlops_ray.governance.leases import holding
 from mlops_ray.operations.backup.content import Content
 from mlops_ray.operations.backup.copying import ERASES, Copied, Copying
@@ -42,13 +46,14 @@ class Created:
     copied_bytes: int
 
 
-def create(settings: Settings, actor: Actor, place: Place, data: bool = True) -> Created:
+def create(settings: Settings, actor: Actor, place: Place, data: bool = True, take_over: bool = False) -> Created:
     """Copy the point that is now, and record it. Killed at any moment, there is no backup, and what runs is unharmed.
 
     data: False to keep of the artifacts only manifests, the ledger and what is pushed, and of the others digests: they
-    must then be where they are now when the backup is restored.
-    Raises ConfigurationError if the place lies in what is backed up or a secret would enter, ConflictError if another
-    backup is being made, UnavailableError if a store or the place does not answer.
+    must then be where they are now when the backup is restored. take_over: True to go on with the place of another
+    installation, which is refused there from then on: of the one that this was restored from.
+    Raises ConfigurationError if the place lies in what is backed up or is another installation's, or a secret would
+    enter, ConflictError if another backup is being made, UnavailableError if a store or the place does not answer.
     """
     expect_apart(settings, place)
     store = ControlStore(settings.control_store)
@@ -56,12 +61,18 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True) ->
     try:
         with store.reading() as connection:
             moment = database_now(connection)
-        with holding(store, LEASE), place.making(moment) as finish:
-            content = Content(place.files)
-            manifest = _manifest(settings, store, moment, _copying(settings, place, content, data))
-            if lost := next((one for one in manifest.items if one.here and not content.has(one)), None):
-                raise UnavailableError(f"{shown(place.root)}: the content of {lost.path} vanished. Run it again.")
-            id = finish(manifest, settings)
+        installation = installation_of(store)
+        with holding(store, LEASE):
+            if take_over and installation:
+                place.take_over(installation)
+            place.expect_owner(installation)
+            with place.making(moment) as finish:
+                content = Content(place.files)
+                manifest = _manifest(settings, store, moment, _copying(settings, place, content, data))
+                if lost := next((one for one in manifest.items if one.here and not content.has(one)), None):
+                    raise UnavailableError(f"{shown(place.root)}: the content of {lost.path} vanished. Run it again.")
+                place.expect_owner(installation)  # who took it over meanwhile may have deleted what is in no manifest
+                id = finish(manifest, settings)
         if store.schema().standing() == "current":
             _record(store, actor, place, id, manifest)
         _logger.info("Backup %s: %d files, %d new", id, len(manifest.items), content.copied)
@@ -75,8 +86,8 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True) ->
 def expect_apart(settings: Settings, place: Place) -> None:
     """Raise ConfigurationError if a loss of what is backed up would take the backups along, or a secret would enter."""
     for name in ("state", "artifacts"):
-        root, within = (one.partition("?")[0].rstrip("/") for one in (place.root, getattr(settings, name)))
-        if f"{root}/".startswith(f"{within}/"):
+        within = _whereabouts(getattr(settings, name))
+        if _whereabouts(place.root)[: len(within)] == within:
             raise ConfigurationError(
                 f"The backups would lie in {getattr(settings, name)} (setting {name!r}), and be lost with it. Give "
                 f"another place, on another disk."
@@ -86,6 +97,15 @@ def expect_apart(settings: Settings, place: Place) -> None:
             f"Setting 'artifacts' ({shown(settings.artifacts)}) holds a password, which MLflow and Feast have in their "
             f"databases, and so would the backup. Give it as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead."
         )
+
+
+def _whereabouts(place: str) -> tuple[str, ...]:
+    """Where a place is, part by part, however it is written: links followed, without options and credentials."""
+    parts = urlsplit(place)
+    if parts.scheme in ("", "file"):
+        return ("", *Path(os.path.realpath(locate(place)[1])).parts)
+    scheme, bucket = {"gcs": "gs"}.get(parts.scheme, parts.scheme), parts.netloc.rpartition("@")[2]
+    return (scheme, bucket, *filter(None, unquote(parts.path).split("/")))
 
 
 def expect_store(store: ControlStore) -> None:

@@ -64,8 +64,10 @@ class Manifest:
             if set(told) != {one.name for one in fields(cls)}:
                 raise ValueError(f"it has the fields {', '.join(sorted(told))}")
             items = tuple(_item(*one) for one in told.pop("items"))
+            if not {"artifacts", "state"} <= set(told["roots"]):
+                raise ValueError("its roots are not those of the artifacts and the state")
             return cls(**told | {"not_in_it": tuple(told["not_in_it"]), "items": items})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise IntegrityError(f"The manifest of backup {name} is damaged: {error}. Use another backup.") from None
 
     def below(self, folder: str) -> list[Item]:

@@ -55,7 +55,7 @@ class Move:
         if text.startswith(f"{old}/"):
             parts = text.removesuffix(f"?{options}")[len(old) + 1 :].split("/")
             return join(self.new, *(map(unquote, parts) if "://" in old else parts))
-        if text.startswith("{") and f'"{old}/' in text:
+        if text.startswith("{") and any(f'"{one}/' in text for one in (old, json.dumps(old)[1:-1])):
             return json.dumps(self.value(json.loads(text)))
         return text
 

@@ -3,17 +3,20 @@
 - `content/<two digits>/<SHA-256>`: each file that any backup has, once;
 - `points/<id>/manifest.json`: a backup, written when all its content lies there: without it, there is none. The id is
   the moment and the first digits of the manifest's SHA-256. `manifest.sig` beside it is its signature;
+- `damaged/<SHA-256>`: content that was not what its name says any more; no backup has it, and nobody deletes it;
+- `owner.json`: the installation whose backups they are: two would delete each other's content;
 - `unfinished/<moment>.json`: a backup that is being made, or was killed.
 """
 
 import json
+import logging
 import os
 import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,9 +29,12 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 from mlops_ray.operations.backup.manifest import Manifest, digest_of
 from mlops_ray.registry.model_signature import SIGNATURE, expect_signature, sign
 
-CONTENT, _POINTS, _UNFINISHED = "content", "points", "unfinished"
-_MANIFEST, _SIGNED = "manifest.json", "manifest.sig"
+CONTENT, DAMAGED, _POINTS, _UNFINISHED = "content", "damaged", "points", "unfinished"
+_MANIFEST, _SIGNED, _OWNER = "manifest.json", "manifest.sig", "owner.json"
 _ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{12}")
+_TICK = timedelta(microseconds=1)
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,41 @@ class Place:
     def unfinished(self) -> list[Unfinished]:
         found = []
         for entry in self.files.entries(_UNFINISHED):
-            told: Any = self.files.read_json(_UNFINISHED, entry.name) or {}
+            told = self._told(_UNFINISHED, entry.name) or {}
             found.append(Unfinished(entry.name, told.get("begun_at", ""), told.get("host", "")))
         return found
+
+    def expect_owner(self, installation: str) -> None:
+        """Make the place this installation's, the first time; after that, make sure that it still is.
+
+        installation: its name; empty if it has none yet, and the place is nobody's then.
+        Raises ConfigurationError if it is another's.
+        """
+        told = self._told(_OWNER)
+        if told is None and (not installation or self.files.create_bytes(_owner(installation), _OWNER)):
+            return
+        told = told or self._told(_OWNER) or {}
+        if told.get("installation") != installation:
+            raise ConfigurationError(
+                f"The backups at {shown(self.root)} belong to another installation ({told.get('installation')}, on "
+                f"{told.get('host')}), and each would delete what the other needs. Nothing was changed. Give another "
+                f"place. If that one is no more, as after a restore from here: `mlops-ray backup create --take-over`."
+            )
+
+    def take_over(self, installation: str) -> None:
+        """Make the place this installation's, whosever it was."""
+        self.files.write_bytes(_owner(installation), _OWNER)
+        _logger.info("The backups at %s belong to installation %s from now on", shown(self.root), installation)
+
+    def _told(self, *parts: str) -> dict[str, Any] | None:
+        """The JSON object in a file; None for any other content, such as what a full disk left of it."""
+        try:
+            told = self.files.read_json(*parts)
+        except ValueError:
+            return None
+        except OSError as error:
+            raise UnavailableError(f"The backups at {shown(self.root)} cannot be read: {error}") from error
+        return told if isinstance(told, dict) else None
 
     def manifest(self, id: str, settings: Settings) -> Manifest:
         """Of one backup, `latest` for the newest, as it was written, and signed if the settings name a public key.
@@ -93,8 +131,13 @@ class Place:
 
     @contextmanager
     def making(self, moment: datetime) -> Iterator[Callable[[Manifest, Settings], str]]:
-        """While a backup is made: what is given writes its manifest, last of all, and returns its id."""
-        name = f"{moment:%Y%m%dT%H%M%S%fZ}-{os.getpid()}.json"
+        """While a backup is made: what is given writes its manifest, last of all, and returns its id. Ids are in the
+        order in which backups are made, also when the clock was set back: then the last one's moment counts on."""
+        last = max(map(moment_of, self.points()), default=moment - _TICK)
+        if last >= moment:
+            _logger.warning("The clock is %s behind the newest backup at %s", last - moment, shown(self.root))
+        stamp = f"{max(moment, last + _TICK):%Y%m%dT%H%M%S%fZ}"
+        name = f"{stamp}-{os.getpid()}.json"
         for left in self.unfinished():  # only one is made at a time
             self.files.delete(_UNFINISHED, left.name)
         told = {"begun_at": moment.isoformat(), "host": socket.gethostname()}
@@ -102,7 +145,7 @@ class Place:
 
         def finish(manifest: Manifest, settings: Settings) -> str:
             content = manifest.to_bytes()
-            id = f"{moment:%Y%m%dT%H%M%S%fZ}-{digest_of(content)[:12]}"
+            id = f"{stamp}-{digest_of(content)[:12]}"
             if signature := _signature(settings, content):
                 self.files.write_bytes(signature, _POINTS, id, _SIGNED)
             if isinstance(locate(self.root)[0], pafs.LocalFileSystem):
@@ -135,6 +178,11 @@ class Place:
                 ) from None
 
 
+def moment_of(id: str) -> datetime:
+    """When a backup was made, by its id."""
+    return datetime.strptime(id.partition("-")[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
+
+
 def shown(place: str) -> str:
     """A place without the password that a URL may have."""
     scheme, mark, rest = place.partition("://")
@@ -142,6 +190,10 @@ def shown(place: str) -> str:
         return place
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _owner(installation: str) -> bytes:
+    return json.dumps({"installation": installation, "host": socket.gethostname()}).encode()
 
 
 def _signature(settings: Settings, content: bytes) -> bytes | None:

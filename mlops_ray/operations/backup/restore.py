@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableErro
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.copied_rows import expect_empty, fill
 from mlops_ray.governance.events import SYSTEM, record
+from mlops_ray.governance.installation import RESTORED
 from mlops_ray.governance.notifications import end_without_channel
 from mlops_ray.governance.schema import migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION
@@ -25,11 +26,10 @@ from mlops_ray.operations.backup.moved_paths import Move, move_database
 from mlops_ray.operations.backup.place import Place, shown
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import put_records
-from mlops_ray.state_folder import FILE
+from mlops_ray.operations.backup.verify import problems
+from mlops_ray.state_folder import FILE, HALF_RESTORED
 
-RESTORED = "backup.restored"
 _AT_ONCE = 8
-_HALF = "a restore that did not finish"
 
 _logger = logging.getLogger(__name__)
 
@@ -43,14 +43,6 @@ class Restored:
     manifest: Manifest
     subscriptions: tuple[str, ...]
     upgrade: bool
-
-
-def problems(place: Place, manifest: Manifest) -> Iterator[str]:
-    """What of a backup is not there as it was written, by reading all of it."""
-    content = Content(place.files)
-    distinct = {one.sha256: one for one in manifest.items if one.here}
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield from (said for said in threads.map(content.problem, distinct.values()) if said)
 
 
 def restore(settings: Settings, place: Place, id: str, data_from: str = "") -> Restored:
@@ -111,13 +103,13 @@ def _expect_place(settings: Settings, manifest: Manifest) -> None:
     if not store.is_file:
         with store.reading() as connection:
             expect_empty(connection, str(store))
+        store.close()
     elif store.file.exists():
         raise ConfigurationError(f"{store.file} exists. Restore into an empty place. Nothing was written.")
-    store.close()
 
 
 def _expect_all(place: Place, manifest: Manifest, id: str, source: Artifacts) -> None:
-    found = list(problems(place, manifest))
+    found = [one.said for one in problems(Content(place.files), manifest)]
     found += [said for one in manifest.items if not one.here and (said := _problem_of_reference(one, source))]
     if found:
         raise IntegrityError(
@@ -139,7 +131,7 @@ def _half_done(settings: Settings) -> None:
     """No command uses the folder while this stands in it."""
     folder = Path(settings.state)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps({"state": _HALF}))
+    (folder / FILE).write_text(json.dumps({"state": HALF_RESTORED}))
 
 
 def _put_artifacts(settings: Settings, manifest: Manifest, content: Content, source: Artifacts) -> None:
@@ -151,9 +143,11 @@ def _put_artifacts(settings: Settings, manifest: Manifest, content: Content, sou
         parts = item.path.split("/")[1:]
         filesystem, path = locate(artifacts.url(*parts))
         filesystem.create_dir(path.rpartition("/")[0])
-        with filesystem.open_output_stream(path) as stream:
+        with filesystem.open_output_stream(path, compression=None) as stream:
             for chunk in whole:
                 stream.write(chunk)
+        if (written := filesystem.get_file_info(path).size) != item.bytes:
+            raise OSError(f"{path} has {written or 0:,} bytes after {item.bytes:,} were written")
 
     def elsewhere(item: Item) -> Iterable[bytes]:
         filesystem, path = locate(_url(source, item))

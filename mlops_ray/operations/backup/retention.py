@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import pyarrow.fs as pafs
 
@@ -11,10 +11,11 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import Actor, record
+from mlops_ray.governance.installation import installation_of
 from mlops_ray.governance.leases import holding
 from mlops_ray.operations.backup.content import Content
 from mlops_ray.operations.backup.create import LEASE
-from mlops_ray.operations.backup.place import CONTENT, Place, shown
+from mlops_ray.operations.backup.place import CONTENT, Place, moment_of, shown
 
 PRUNED = "backup.pruned"
 
@@ -56,7 +57,7 @@ def kept(ids: Iterable[str], keep: Keep) -> list[str]:
     for number, period in rules:
         newest = dict[object, str]()
         for id in newest_first:
-            newest.setdefault(period(_moment(id)), id)
+            newest.setdefault(period(moment_of(id)), id)
         stay |= set(list(newest.values())[:number])
     return sorted(stay)
 
@@ -64,12 +65,13 @@ def kept(ids: Iterable[str], keep: Keep) -> list[str]:
 def prune(settings: Settings, actor: Actor, place: Place, keep: Keep) -> Pruned:
     """Delete the backups that the rule does not keep, then the content that no backup has; killed in it, repeat it.
 
-    Raises ConflictError while a backup is being made, IntegrityError if the manifest of one that stays cannot be read:
-    nobody knows then what it needs.
+    Raises ConfigurationError if the place is another installation's, ConflictError while a backup is being made,
+    IntegrityError if the manifest of one that stays cannot be read: nobody knows then what it needs.
     """
     store = ControlStore(settings.control_store)
     try:
         with holding(store, LEASE):
+            place.expect_owner(installation_of(store))
             known = place.points()
             stay = kept(known, keep)
             needed = {one.sha256 for id in stay for one in place.manifest(id, settings).items if one.here}
@@ -96,7 +98,3 @@ def _remove_partial(place: Place) -> None:
     for info in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True)):
         if info.type == pafs.FileType.File and info.base_name.startswith("."):
             filesystem.delete_file(info.path)
-
-
-def _moment(id: str) -> datetime:
-    return datetime.strptime(id.partition("-")[0], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
