@@ -660,6 +660,34 @@ def test_what_is_not_encrypted_is_refused(scheme: str) -> None:
         Channels().check(f"{scheme}://you:password@example.org")
 
 
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        ("mailtos://you:password@example.org?mode=insecure", "not encrypted. Leave out mode=insecure"),
+        ("mailtos://you:password@example.org?smtp=mail.example.org&mode=INSECURE", "not encrypted"),
+        ("mailtos://you:password@example.org?verify=no", "does not check whom it reaches. Leave out verify=no"),
+        ("jsons://example.org/x?verify=no", "does not check whom"),
+        ("slack://TokenA/TokenB/TokenC?verify=no", "does not check whom"),
+    ],
+)
+def test_what_a_channel_says_against_encryption_is_refused(channel: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as error:
+        Channels(("example.com",)).check(channel)
+    assert "password" not in str(error.value)
+
+
+def test_a_mail_server_that_the_settings_name_may_be_one_without_encryption() -> None:
+    channel = "mailtos://you:password@example.org?smtp=localhost&mode=insecure"
+    Channels(("localhost",)).check(channel)
+    with pytest.raises(ConfigurationError, match="not encrypted"):
+        Channels(("example.org",)).check(channel)
+
+
+def test_a_channel_of_nothing_but_a_scheme_is_named_by_it() -> None:
+    with pytest.raises(ConfigurationError, match="The channel nosuch://… is neither"):
+        Channels().check("nosuch://")
+
+
 def test_mail_goes_to_no_private_server_that_the_channel_names_beside_its_host(server: Server, event: Event) -> None:
     channel = f"mailtos://you:password@example.org:{server.server_port}?smtp=127.0.0.1"
     for channels_ in (Channels(), Channels(("example.org",))):
