@@ -68,7 +68,8 @@ class Channels:
         """What sends to a channel, Apprise's plugin or None for a webhook, and which private addresses it may reach."""
         parts = _parsed(channel)
         if is_webhook(channel):
-            plugin, host, weakness = None, parts.hostname, "" if parts.scheme == "https" else "is not encrypted. Use https"
+            plugin, host = None, parts.hostname
+            weakness = "" if parts.scheme == "https" else "is not encrypted. Use https"
             if not host:
                 raise ConfigurationError(f"The channel {hidden(channel)} names no host.")
         else:

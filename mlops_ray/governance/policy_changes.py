@@ -305,7 +305,7 @@ def _write(
 def _change(row: Row[Any]) -> PolicyChange:
     values = dict(row._mapping)
     policy, gates = values["policy"], values["gates"]
-    values["policy"] = None if policy is None else Policy(**policy)
+    values["policy"] = None if policy is None else Policy.from_json(policy)
     values["gates"] = None if gates is None else tuple(gates)
     values["assents"] = assents.from_json(values["assents"])
     return PolicyChange(**values)

@@ -414,6 +414,49 @@ def test_a_dispatcher_in_a_thread_gives_its_lease_back(store: ControlStore, hook
     assert Dispatcher(store, config, Receiver()).round(datetime.now(UTC)) is not None
 
 
+def test_who_loses_the_lease_at_work_delivers_nothing(
+    store: ControlStore, hook: str, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_one, other = Receiver(), Receiver()
+    slow, quick = Dispatcher(store, config, slow_one), Dispatcher(store, config, other)
+    happen(store, "alarm.raised", "x")
+    now = datetime.now(UTC)
+
+    def last_longer_than_the_lease(*_: object) -> None:
+        with store.reporting() as connection:
+            connection.execute(update(leases).values(until=now - SECOND))
+        monkeypatch.undo()
+        assert quick.round(now)
+
+    monkeypatch.setattr("mlops_ray.governance.dispatcher.expire", last_longer_than_the_lease)
+    assert slow.round(now) is None
+    assert (len(slow_one.taken), bool(other.taken)) == (0, True)
+
+
+def test_what_may_last_longer_than_the_lease_comes_after_what_is_delivered(
+    store: ControlStore, hook: str, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, delivered = Receiver(), []
+    monkeypatch.setattr("mlops_ray.governance.dispatcher.check", lambda *_: delivered.append(len(receiver.taken)))
+    happen(store, "alarm.raised", "x")
+    Dispatcher(store, config, receiver).round(datetime.now(UTC))
+    assert delivered == [len(receiver.taken)] != [0]
+
+
+def test_no_failure_of_one_duty_keeps_the_others_from_being_done(
+    store: ControlStore, hook: str, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("date value out of range")
+
+    for duty in ("expire", "follow_up", "announce_overdue", "check", "forget_delivered"):
+        monkeypatch.setattr(f"mlops_ray.governance.dispatcher.{duty}", fail)
+    happen(store, "alarm.raised", "x")
+    done = Dispatcher(store, config, Receiver()).round(datetime.now(UTC))
+    assert done
+    assert done.delivered == 2
+
+
 def test_the_page_lists_every_type_of_event() -> None:
     page = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
     rows = re.findall(r"^\| `([a-z_.]+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
