@@ -76,7 +76,7 @@ class Channels:
             plugin = _apprise(channel)
             host = _host(plugin, parts.scheme)
             weakness = "" if parts.scheme in _ON_THIS_MACHINE else _weakness(plugin, host)
-        if host in self.allowed_hosts:
+        if host is not None and host in self.allowed_hosts:
             return plugin, addresses_of(host)
         if weakness:
             raise ConfigurationError(
