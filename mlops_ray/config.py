@@ -65,11 +65,11 @@ class Settings(BaseModel):
     audit_time_stamp_url: a server of time stamps (RFC 3161); audit_time_stamp_roots: absolute path of a PEM file of the
     certificates that are trusted to stand behind them. Empty: none of it, which `mlops-ray audit verify` says.
     backups: absolute folder or object-store URL of the backups, outside of what they are of. Empty: a command names it.
-    webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or over http.
+    webhook_allowed_hosts: hosts that notifications may go to although their addresses are private, or not encrypted.
     oidc_issuer, oidc_audience: what a bearer token must say; oidc_keys: file or URL of the issuer's key set (JWKS);
     oidc_groups_claim: where a token lists its groups; oidc_groups: what each group may, as roles with a use case, such
     as {"ml-approvers": ["approve:flights"], "ml-admins": ["admin:all"]}, other groups nothing; oidc_people:
-    the person of a `sub`, where they had a key before they had tokens, by the id that `keys list` shows;
+    the person of a `sub`, where they had a key before they had tokens, by the name or id of a key in `keys list`;
     oidc_requests_per_s: what each `sub` may ask, as a key's rate. Empty: API keys only.
     oidc_client_id: as whom the console asks the issuer who somebody is; oidc_client_secret: env:NAME or file:/path,
     empty for a public client; console_url: under which address people open the server, such as https://ml.example.org.

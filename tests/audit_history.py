@@ -132,7 +132,7 @@ def make_step(store: ControlStore, random: Random, number: int) -> None:
 
 def replayed(store: ControlStore) -> Reconciliation:
     found = Reconciliation()
-    for event in read_events(store, limit=10_000):
+    for event in read_events(store, limit=1_000_000):
         found.take(event)
     return found
 

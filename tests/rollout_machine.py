@@ -180,6 +180,15 @@ class RolloutMachine(RuleBasedStateMachine):
         self.new_replica()
         self.promote()
 
+    @precondition(lambda self: self.has_rollout() and self.nodes)
+    @rule()
+    def promote_what_went_on_meanwhile(self) -> None:
+        state = live(self.store, self.name)
+        rollout = state.rollout
+        self.everybody_goes_on()
+        if rollout is not None:
+            self.ask(state.revision, lambda: promote(self.store, ANN, self.name, rollout, "an operator"))
+
     @precondition(lambda self: self.has_rollout())
     @rule(change=st.sampled_from([pause, resume]), behind=st.sampled_from([0, 0, 1]))
     def pause_or_resume(self, change: Callable[..., Live], behind: int) -> None:

@@ -118,9 +118,10 @@ class AsyncClient:
         digest: str | None = None,
         revision: int | None = None,
         condition: str = "",
+        approval: str | None = None,
     ) -> dict[str, Any]:
         """See `Client.decide`."""
-        return await self._do(decided(what, name, version, reason, digest, revision, condition))
+        return await self._do(decided(what, name, version, reason, digest, revision, condition, approval))
 
     async def approvals(self) -> list[dict[str, Any]]:
         """See `Client.approvals`."""

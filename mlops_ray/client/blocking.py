@@ -142,17 +142,19 @@ class Client:
         digest: str | None = None,
         revision: int | None = None,
         condition: str = "",
+        approval: str | None = None,
     ) -> dict[str, Any]:
         """Ask for, give, refuse or take back the approval of a version, do without it, or retire the version for good.
 
         Who does it is whose key this client has. digest: of the sealed model that was looked at, to refuse another
-        one. revision: of what was live when breaking the glass was decided; default: what is live now. condition: what
+        one. approval: the id of the request that a verdict is about; default: the newest. revision: of what was live
+        when breaking the glass was decided, 0 where nothing ever was; default: what is live now. condition: what
         an approver wants to be kept to; it is recorded and shown. Returns the approval, which waits for others while
         the use case demands more, the retired version, or after breaking the glass what is live. Raises ForbiddenError
         for who may not do this (the author of a version cannot approve it), ConflictError if it cannot be done to what
         stands, and what `predict` raises.
         """
-        return self._do(decided(what, name, version, reason, digest, revision, condition))
+        return self._do(decided(what, name, version, reason, digest, revision, condition, approval))
 
     def approvals(self) -> list[dict[str, Any]]:
         """Requests and what became of them, the newest first, of the use cases on which this key may see them."""

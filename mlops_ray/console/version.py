@@ -50,6 +50,7 @@ class VersionPages:
             raise Refused(400, "A version is approved or rejected.")
         body = {"model": use_case, "version": version, "reason": form.get("reason", "")}
         body |= {"digest": form.get("digest", ""), "condition": form.get("condition", "")}
+        body |= {"approval": form.get("approval") or None}
         answer = await self._server.ask(viewer.principal, "POST", path, body)
         if answer.status >= 400:
             return await self._shown(viewer, use_case, version, answer, form)

@@ -50,30 +50,47 @@ def approve(
     seen: str | None = None,
     now: datetime | None = None,
     condition: str = "",
+    approval: str | None = None,
 ) -> Approval:
     """Approve what was asked for; while others have to as well, the request waits for them.
 
-    seen: the digest that the actor looked at, to refuse another one. condition: what has to be kept to, which is
-    recorded and shown. Who has no right of their own decides in the place of somebody who has given them theirs.
+    seen, approval: the digest, and the id of the request, that the actor looked at, to refuse another one. condition:
+    what has to be kept to, which is recorded and shown. Who has no right of their own decides in the place of somebody
+    who has given them theirs.
 
-    Raises ForbiddenError for the author and for who lacks the role; ConflictError if nobody asked, twice, after the
-    end, or if the version is another than was asked about; ConfigurationError if there is no such version.
+    Raises ForbiddenError for an author of these bytes and for who lacks the role; ConflictError if nobody asked, twice,
+    after the end, or if version or request is another than was looked at; ConfigurationError if there is no such
+    version.
     """
-    return _give(store, "approved", actor, use_case, version, reason, seen, now, condition)
+    return _give(store, "approved", actor, use_case, version, reason, seen, approval, now, condition)
 
 
 def reject(
-    store: ControlStore, actor: Actor, use_case: str, version: int, reason: str, now: datetime | None = None
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    version: int,
+    reason: str,
+    now: datetime | None = None,
+    seen: str | None = None,
+    approval: str | None = None,
 ) -> Approval:
     """Refuse what was asked for; errors as of `approve`, and ConfigurationError without a reason."""
-    return _give(store, "rejected", actor, use_case, version, reason, None, now)
+    return _give(store, "rejected", actor, use_case, version, reason, seen, approval, now)
 
 
 def revoke(
-    store: ControlStore, actor: Actor, use_case: str, version: int, reason: str, now: datetime | None = None
+    store: ControlStore,
+    actor: Actor,
+    use_case: str,
+    version: int,
+    reason: str,
+    now: datetime | None = None,
+    seen: str | None = None,
+    approval: str | None = None,
 ) -> Approval:
     """Take an approval back: rollouts of the version end, and replicas do not load it again. Errors as of `reject`."""
-    return _give(store, "revoked", actor, use_case, version, reason, None, now)
+    return _give(store, "revoked", actor, use_case, version, reason, seen, approval, now)
 
 
 def expire(store: ControlStore, now: datetime) -> list[Approval]:
@@ -150,6 +167,7 @@ def _give(
     version: int,
     reason: str,
     seen: str | None,
+    approval: str | None,
     now: datetime | None,
     condition: str = "",
 ) -> Approval:
@@ -158,8 +176,9 @@ def _give(
         found = registered_versions.expect(connection, use_case, version)
         state = next(iter(asked_for(connection, use_case, found.ref)), None)
         earlier = tuple(asked_for_bytes(connection, use_case, found.evidence.model))
+        registered = tuple(registered_versions.registered_with(connection, use_case, found.evidence.model))
         givers = givers_to(connection, actor, use_case, now)
-        verdict = Verdict(kind, actor, found, reason, seen, earlier, condition, givers)
+        verdict = Verdict(kind, actor, found, reason, seen, approval, earlier, registered, condition, givers)
         after = decide(state, verdict, policy_of(connection, use_case), now)
         return _write(connection, state, after, actor, now, "agreed" if after.state == "requested" else None)
 

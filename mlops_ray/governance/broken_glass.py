@@ -1,5 +1,6 @@
 """Broken glass: what becomes of a champion that nobody has approved since the glass was broken for it."""
 
+import logging
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -14,24 +15,36 @@ from mlops_ray.governance.rollback import last_servable, leave
 from mlops_ray.governance.tables import events, policies
 from mlops_ray.governance.verdicts import Approval
 
+_logger = logging.getLogger(__name__)
+
 
 def follow_up(store: ControlStore, now: datetime) -> list[str]:
     """Say again that nobody has approved a champion, or leave it, where the use case says so. Call it at an interval.
 
     Returns the use cases in which something was done. A champion stays where no earlier one may serve; that is said
-    as well.
+    as well. One in which it fails is logged, and keeps no other from it.
     """
-    with store.reading() as connection:  # most of the time there is none, and a transaction would lock out others
+    with store.reading() as connection:
         names = list(connection.execute(select(policies.c.use_case)).scalars())
-        due = [name for name in names if _due(connection, name, now)]
     done = []
-    for name in due:
-        with store.transaction() as connection:
-            broken = _due(connection, name, now)  # somebody may have approved it meanwhile
-            if broken is not None:
-                _act(connection, read_live(connection, name), broken, now)
+    for name in names:
+        try:
+            if _followed_up(store, name, now):
                 done.append(name)
+        except Exception:
+            _logger.exception("The broken glass of %s could not be followed up", name)
     return done
+
+
+def _followed_up(store: ControlStore, use_case: str, now: datetime) -> bool:
+    with store.reading() as connection:  # most of the time there is none, and a transaction would lock out others
+        if _due(connection, use_case, now) is None:
+            return False
+    with store.transaction() as connection:
+        broken = _due(connection, use_case, now)  # somebody may have approved it meanwhile
+        if broken is not None:
+            _act(connection, read_live(connection, use_case), broken, now)
+    return broken is not None
 
 
 def _due(connection: Connection, use_case: str, now: datetime) -> Approval | None:

@@ -37,7 +37,8 @@ class GoneError(UnavailableError):
 
 @dataclass(frozen=True)
 class Channels:
-    """Sends events. allowed_hosts: names, as written in a channel, that may be private, and not encrypted."""
+    """Sends events. allowed_hosts: names, as written in a channel (of mail, its server), that may be private,
+    not encrypted, or without a certificate that is trusted."""
 
     allowed_hosts: Collection[str] = ()
 
@@ -67,22 +68,22 @@ class Channels:
         """What sends to a channel, Apprise's plugin or None for a webhook, and which private addresses it may reach."""
         parts = _parsed(channel)
         if is_webhook(channel):
-            plugin, host, encrypted = None, parts.hostname, "" if parts.scheme == "https" else "https"
+            plugin, host = None, parts.hostname
+            weakness = "" if parts.scheme == "https" else "is not encrypted. Use https"
             if not host:
                 raise ConfigurationError(f"The channel {hidden(channel)} names no host.")
         else:
             plugin = _apprise(channel)
             host = _host(plugin, parts.scheme)
-            encrypted = "" if plugin.secure or parts.scheme in _ON_THIS_MACHINE else _encrypted(plugin)
+            weakness = "" if parts.scheme in _ON_THIS_MACHINE else _weakness(plugin, host)
+        if host is not None and host in self.allowed_hosts:
+            return plugin, addresses_of(host)
+        if weakness:
+            raise ConfigurationError(
+                f"The channel {hidden(channel)} {weakness}, or name its host in webhook_allowed_hosts."
+            )
         if host is None:  # a service whose addresses Apprise knows
             return plugin, []
-        if host in self.allowed_hosts:
-            return plugin, addresses_of(host)
-        if encrypted:
-            raise ConfigurationError(
-                f"The channel {hidden(channel)} is not encrypted. Use {encrypted}, or name its host in "
-                f"webhook_allowed_hosts."
-            )
         if problem := problem_with(host):
             raise ForbiddenError(f"{problem}, where nothing is sent. Name it in webhook_allowed_hosts to allow it.")
         return plugin, []
@@ -137,10 +138,10 @@ def hidden(channel: str) -> str:
     """A channel as it may be shown: without what is secret in it."""
     if is_reference(channel):
         return channel
-    scheme, _, rest = channel.partition("://")
+    scheme, mark, _ = channel.partition("://")
     if scheme.lower() in ("http", "https"):
         return f"{scheme}://{_parsed(channel).hostname}/…"
-    return f"{scheme}://…" if rest else "without a scheme"
+    return f"{scheme}://…" if mark else "without a scheme"
 
 
 def _post(url: str, headers: dict[str, str], body: bytes) -> None:
@@ -208,17 +209,21 @@ def _host(plugin: Any, scheme: str) -> str | None:
         return "localhost"
     if "host" not in plugin.template_tokens or not plugin.host:
         return None
-    host = str(plugin.host).strip("[]")
+    host = str(getattr(plugin, "smtp_host", "") or plugin.host).strip("[]")
     if scheme == "rsyslog" and (addresses := addresses_of(host)):
         plugin.host = addresses[0]  # it gives the socket a name, which would be looked up once more
     return host
 
 
-def _encrypted(plugin: Any) -> str:
-    """The scheme that says the same encrypted, to be named in a sentence."""
-    known = plugin.secure_protocol
-    scheme = known if isinstance(known, str) else next(iter(known or ()), "")
-    return f"{scheme}://" if scheme else "a channel that is"
+def _weakness(plugin: Any, host: str | None) -> str:
+    """How others could read what a plugin sends, and what to do, within a sentence; "" if they cannot."""
+    if host is not None and not plugin.secure:
+        known = plugin.secure_protocol
+        scheme = known if isinstance(known, str) else next(iter(known or ()), "")
+        return f"is not encrypted. Use {f'{scheme}://' if scheme else 'a channel that is'}"
+    if getattr(plugin, "secure_mode", None) == "insecure":
+        return "is not encrypted. Leave out mode=insecure"
+    return "" if plugin.verify_certificate else "does not check whom it reaches. Leave out verify=no"
 
 
 def _parsed(channel: str) -> SplitResult:

@@ -5,18 +5,22 @@ for, not beside the giver's own approval, and not for changes of the rules.
 """
 
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import uuid6
 from sqlalchemy import Connection, Row, insert, select, update
 
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
+from mlops_ray.governance.assents import ERASED
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import Actor, plain, record
+from mlops_ray.governance.keys import person_named
 from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.tables import delegations, principals
 from mlops_ray.governance.versions import expect_name
+
+LONGEST = timedelta(days=366)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def delegate(
     has none the person's id.
 
     Raises ForbiddenError for who may not approve there by a role of their own, ConfigurationError for an end that is
-    past or without a time zone, without a reason, for an unknown person, and for the actor.
+    past, more than LONGEST away or without a time zone, without a reason, for an unknown person, and for the actor.
     """
     expect_name(use_case)
     if until.tzinfo is None:
@@ -63,10 +67,12 @@ def delegate(
         now = now or database_now(connection)
         if until <= now:
             raise ConfigurationError(f"The delegation's end {until} is past: it is {now:%Y-%m-%d %H:%M:%S} UTC.")
+        if until > now + LONGEST:
+            raise ConfigurationError(f"The delegation's end {until} is more than {LONGEST.days} days away. Give less.")
         roles = {policy_of(connection, use_case).role, "admin"}.intersection(actor.roles)
         if not roles or not actor.id:
             raise ForbiddenError(f"{actor.name} may not approve versions of {use_case}, and so cannot give that right.")
-        person = _person(connection, to)
+        person = person_named(connection, to)
         if person == actor.id:
             raise ConfigurationError(f"{to} is you. Name somebody else.")
         made = Delegation(
@@ -139,6 +145,8 @@ def may_decide_for_others(store: ControlStore, actor: Actor, use_case: str) -> b
 
 def _lost(connection: Connection, given: Delegation, now: datetime) -> bool:
     rows = connection.execute(select(principals).where(principals.c.person == given.giver_id)).all()
+    if given.giver_id.startswith(ERASED):
+        return True
     if not rows or "|" in given.giver_id:  # as persons of tokens have it
         return False
     return not any(
@@ -148,16 +156,6 @@ def _lost(connection: Connection, given: Delegation, now: datetime) -> bool:
         and (row.expires_at is None or row.expires_at > now)
         for row in rows
     )
-
-
-def _person(connection: Connection, given: str) -> str:
-    rows = connection.execute(select(principals).where(~principals.c.development).order_by(principals.c.id)).all()
-    named = [row.person or row.id for row in rows if given in (row.name, row.id, row.person)]
-    if not named and "|" not in given:
-        raise ConfigurationError(
-            f"There is no person {given[:64]!r}: name a key of theirs, or else 'issuer|sub' of their tokens."
-        )
-    return named[-1] if named else given
 
 
 def _record(

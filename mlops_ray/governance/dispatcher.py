@@ -84,9 +84,12 @@ class Dispatcher:
         self._every(EXPIRE_EVERY, "follow up on broken glass", now, lambda: follow_up(self._store, now))
         self._every(ANCHOR_EVERY, "anchor", now, lambda: anchor(self._store, self._settings))
         self._every(REVIEWS_EVERY, "look for overdue reviews", now, lambda: announce_overdue(self._store, now))
-        self._every(CHECK_EVERY, "check the audit log", now, self._check)
         self._every(FORGET_EVERY, "forget", now, lambda: forget_delivered(self._store, now))
-        return deliver_once(self._store, now, self._send)
+        if hold(self._store, LEASE_NAME, self._holder, LEASE):  # what came before took its time
+            return None
+        done = deliver_once(self._store, now, self._send)
+        self._every(CHECK_EVERY, "check the audit log", now, self._check)  # longer than a lease
+        return done
 
     def _check(self) -> None:
         """Not after an upgrade to the next release, whose events may say more than this one can check."""
@@ -103,3 +106,5 @@ class Dispatcher:
             work()
         except MlopsRayError as error:
             _logger.warning("Dispatcher could not %s, and tries again in %s: %s", name, interval, error)
+        except Exception:
+            _logger.exception("Dispatcher could not %s, and tries again in %s", name, interval)

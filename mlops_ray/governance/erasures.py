@@ -10,7 +10,6 @@ hash of what is left, and a guess of the text can be tried against the old hash,
 
 import re
 import secrets
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,13 +20,14 @@ from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, 
 from mlops_ray.governance.assents import ERASED
 from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, below, covered, hash_of_fields, read, record
-from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES
+from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, folded
 from mlops_ray.governance.references import digest_of
 from mlops_ray.governance.tables import (
     REPORTS,
     Json,
     PlainText,
     anchors,
+    delegations,
     endpoints,
     event_head,
     events,
@@ -127,12 +127,13 @@ def erase_person(store: ControlStore, actor: Actor, who: str, reason: str) -> Er
 
     who: a name or id. Upper and lower case are the same, and so are the ways to write a letter in Unicode; a name
     counts as a whole word, and not where the platform goes by the word, such as a role. Raises ConflictError while a
-    key of theirs counts or a subscription sends to them, ForbiddenError to who would erase themself, since the event of
-    it would name them; ConfigurationError for a name that is the platform's, or where nothing tells of them.
+    key or a delegation of theirs counts or a subscription sends to them, ForbiddenError to who would erase themself,
+    since the event of it would name them; ConfigurationError for a name that is the platform's, or where nothing tells
+    of them.
     """
     with store.reading() as connection:
         names = _names(connection, who.strip())
-    if {_folded(actor.id), _folded(actor.name)} & names:
+    if {folded(actor.id), folded(actor.name)} & names:
         raise ForbiddenError("The event of it would name you. Let somebody else erase what tells of you.")
     return _erase(store, actor, _about(names), reason)
 
@@ -196,17 +197,22 @@ def _again(connection: Connection, seqs: Sequence[int], until: int) -> Iterator[
 
 def _names(connection: Connection, who: str) -> set[str]:
     """All that tells of a person, in lower case: each of their names, and their id unless it is a random one."""
-    given = _folded(who)
+    given = folded(who)
     keys = connection.execute(select(principals)).all()
-    mine = [row for row in keys if given in (_folded(row.name), row.id, _folded(row.person))]
+    mine = [row for row in keys if given in (folded(row.name), row.id, folded(row.person))]
     acted = connection.execute(select(events.c.actor, events.c.actor_id).distinct()).all()
     pairs = [(row.name, row.person) for row in mine]
-    pairs += [(name, id) for name, id in acted if id and given in (_folded(name), _folded(id))]
-    names = {given, *(_folded(name) for name, _ in pairs), *(_folded(id) for _, id in pairs if "|" in id)}
+    pairs += [(name, id) for name, id in acted if id and given in (folded(name), folded(id))]
+    names = {given, *(folded(name) for name, _ in pairs), *(folded(id) for _, id in pairs if "|" in id)}
     now = database_now(connection)
     counting = next((row for row in mine if row.revoked_at is None or row.revoked_at > now), None)
     if counting is not None:
         raise ConflictError(f"Key {counting.id} of theirs counts. Revoke it first: `mlops-ray keys revoke`.")
+    ids = {given, *(folded(id) for _, id in pairs)}
+    goes_on = delegations.c.ended_at.is_(None), delegations.c.until > now
+    for one in connection.execute(select(delegations).where(*goes_on)):
+        if ids & {folded(one.giver_id), folded(one.taker_id)}:
+            raise ConflictError(f"Delegation {one.id} is theirs. End it first: `mlops-ray approvals end-delegation`.")
     named = (connection.execute(select(table.c.use_case)).scalars() for table in (versions, policies, endpoints))
     taken = {name for names_of_one in named for name in names_of_one}
     if len(given) < _SHORTEST or names & {*RESERVED_NAMES, *_SUBJECTS, ALL_USE_CASES, *taken}:
@@ -219,14 +225,9 @@ def _names(connection: Connection, who: str) -> set[str]:
 
 
 def _about(names: Iterable[str]) -> Callable[[str], bool]:
-    """names: as `_folded` has them."""
+    """names: as `folded` has them."""
     words = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, sorted(names)))})(?!\w)")
-    return lambda text: not _ID_OR_MOMENT.fullmatch(text) and words.search(_folded(text)) is not None
-
-
-def _folded(text: str) -> str:
-    """The same for every way to write a text: with large or small letters (ß is ss), of one character or of two."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return lambda text: not _ID_OR_MOMENT.fullmatch(text) and words.search(folded(text)) is not None
 
 
 def _paths(event: Event, tells: Callable[[str], bool]) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import math
 import secrets
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from sqlalchemy import Connection, Row, exists, insert, or_, select, update
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, database_now, now_within
 from mlops_ray.governance.events import Actor, record
-from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES, Person, Principal, Role
+from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES, Person, Principal, Role, folded
 from mlops_ray.governance.tables import principals
 
 _NAME_CHARACTERS = 200
@@ -71,11 +72,13 @@ def create_key(
     """Make a key, with the event `key.created`.
 
     person: whose it is: the name or id of another key of theirs, their id, or what `person_of_subject` says of their
-    tokens. None: whoever had a key of this name, else somebody new.
+    tokens. None: whoever had a key of this name, else somebody new. Of names, upper and lower case are the same, and so
+    are the ways to write a letter in Unicode.
     Raises ConfigurationError for an unknown role, no use case, a name that is taken by a key not revoked, a name that
     is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
     The first key that is not for development ends the development principals for good: `development.ended`.
     """
+    name = unicodedata.normalize("NFC", name)
     principal = Principal(
         str(uuid6.uuid7()),
         name,
@@ -87,6 +90,7 @@ def create_key(
     )
     _check(principal)
     with store.transaction() as connection:
+        _expect_free(connection, name)
         principal = replace(principal, person=_person(connection, principal, person))
         if not development:
             _end_development(connection, actor, name)
@@ -106,8 +110,8 @@ def revoke_key(store: ControlStore, actor: Actor, id_or_name: str, reason: str) 
 def rotate_key(store: ControlStore, actor: Actor, id_or_name: str, until: datetime, reason: str) -> NewKey:
     """Make another key of the same name, person, roles and rate; the one before counts until `until`, and no longer.
 
-    The new key ends when the old one would have ended. Raises ConfigurationError if there is no such key, it was
-    revoked or replaced before, or `until` is in the past or has no time zone.
+    The new key ends when the old one would have ended. Raises ConfigurationError if there is no such key, it has ended,
+    was revoked or replaced before, or `until` is in the past or has no time zone.
     """
     _expect_name("a key", id_or_name)
     _expect_later("The old key's end", until)
@@ -115,6 +119,11 @@ def rotate_key(store: ControlStore, actor: Actor, id_or_name: str, until: dateti
         row = _counting(connection, id_or_name)
         if row.revoked_at is not None:
             raise ConfigurationError(f"Key {row.name!r} ends at {row.revoked_at:%Y-%m-%d %H:%M:%S} UTC already.")
+        if row.expires_at is not None and row.expires_at <= database_now(connection):
+            raise ConfigurationError(
+                f"Key {row.name!r} expired at {row.expires_at:%Y-%m-%d %H:%M:%S} UTC, as would another in its place. "
+                f"Revoke it, and make one with `mlops-ray keys create`."
+            )
         if row.development:
             raise ConfigurationError(f"{row.name!r} is a development key. Make a key with `mlops-ray keys create`.")
         old = revoke(connection, actor, row, reason, until)
@@ -175,10 +184,14 @@ def development_ended(connection: Connection) -> bool:
     return connection.execute(select(principals.c.id).where(~principals.c.development)).first() is not None
 
 
+def _expect_free(connection: Connection, name: str) -> None:
+    active = connection.execute(select(principals.c.name).where(principals.c.revoked_at.is_(None))).scalars()
+    taken = next((one for one in active if folded(one) == folded(name)), None)
+    if taken is not None:
+        raise ConfigurationError(f"Key {taken!r} exists already. Take another name, or revoke that key first.")
+
+
 def insert_key(connection: Connection, actor: Actor, principal: Principal) -> NewKey:
-    taken = select(principals.c.id).where(principals.c.name == principal.name, principals.c.revoked_at.is_(None))
-    if connection.execute(taken).first():
-        raise ConfigurationError(f"Key {principal.name!r} exists already. Take another name, or revoke that key first.")
     secret = f"mlr_{secrets.token_urlsafe(32)}"
     now = database_now(connection)
     # The hash says nothing of the secret, and who exchanges it in the table would have the key's roles.
@@ -225,21 +238,26 @@ def _person(connection: Connection, principal: Principal, given: str | None) -> 
         return principal.name
     query = select(principals).where(~principals.c.development).order_by(principals.c.id)
     rows = connection.execute(query).all()
-    before = next((row.person for row in reversed(rows) if row.name == principal.name), None)
+    of_this_name = [row for row in rows if folded(row.name) == folded(principal.name)]
     if given is None:
-        return before or principal.id
-    named = [row.person for row in rows if given in (row.name, row.id, row.person)]
-    if not named and "|" not in given:  # as persons of tokens have it, who may have no key yet
-        raise ConfigurationError(
-            f"There is no person {given!r}: name a key of theirs. `mlops-ray keys list` shows all."
-        )
-    person = named[-1] if named else given
-    now = database_now(connection)
-    if any(
-        row.name == principal.name and row.person != person and row.revoked_at and row.revoked_at > now for row in rows
-    ):
+        return of_this_name[-1].person if of_this_name and of_this_name[-1].person else principal.id
+    person, now = person_named(connection, given), database_now(connection)
+    if any(row.person != person and row.revoked_at and row.revoked_at > now for row in of_this_name):
         raise ConfigurationError(f"Key {principal.name!r} of another person counts still. Take another name.")
     return person
+
+
+def person_named(connection: Connection, given: str) -> str:
+    """The id of the person with this id, or with a key of this name or id. Raises ConfigurationError if there is none;
+    of tokens ('issuer|sub') somebody may have no key yet."""
+    rows = connection.execute(select(principals).where(~principals.c.development).order_by(principals.c.id)).all()
+    named = [row.person or row.id for row in rows if given in (row.id, row.person) or folded(given) == folded(row.name)]
+    if not named and "|" not in given:
+        raise ConfigurationError(
+            f"There is no person {given[:64]!r}: name a key of theirs (`mlops-ray keys list` shows all), or else "
+            f"'issuer|sub' of their tokens."
+        )
+    return named[-1] if named else given
 
 
 def _counting(connection: Connection, id_or_name: str) -> Row[Any]:
@@ -270,7 +288,8 @@ def _subject(name: str) -> str:
 
 def _find(connection: Connection, id_or_name: str) -> Row[Any]:
     """The key with this id, else the one with this name that counts, else the last one that did."""
-    query = select(principals).where(or_(principals.c.id == id_or_name, principals.c.name == id_or_name))
+    written = (id_or_name, unicodedata.normalize("NFC", id_or_name))
+    query = select(principals).where(or_(principals.c.id == id_or_name, principals.c.name.in_(written)))
     rows = connection.execute(query).all()
     if not rows:
         names = connection.execute(select(principals.c.name).where(principals.c.revoked_at.is_(None))).scalars().all()
@@ -309,7 +328,7 @@ def _checked_roles(roles: Iterable[str]) -> tuple[Role, ...]:
 
 def _check(principal: Principal) -> None:
     _expect_name("a key", principal.name)
-    if principal.name in RESERVED_NAMES and not principal.development:
+    if folded(principal.name) in RESERVED_NAMES and not principal.development:
         raise ConfigurationError(f"The name {principal.name!r} is the platform's own. Take another.")
     if not principal.use_cases:
         raise ConfigurationError(f"A key needs a use case, or {ALL_USE_CASES!r} for every one.")

@@ -1,7 +1,7 @@
 """Policies: what a use case demands before a version of it may be live, and how its rollouts have to be."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -13,6 +13,12 @@ from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.events import Actor, record
 from mlops_ray.governance.plan import MAX_HOLD_S, Plan
 from mlops_ray.governance.tables import policies
+
+LONGEST_S = 3660 * 86_400
+"""Ten years: no duration that a use case demands is longer, so that a moment and a duration make a moment."""
+_DURATIONS = (
+    "expires_after_s", "min_rollout_s", "broken_glass_escalates_after_s", "broken_glass_ends_after_s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Policy:
     again. broken_glass_ends_after_s: after this long it is left for the last champion that may serve. signed: no
     version is loaded or goes live without a signature of its model that holds (`governance.signatures`). min_approvers:
     how many persons have to approve a version, or another policy; one where it is None.
+
+    Raises ConfigurationError for a duration above LONGEST_S.
     """
 
     required: bool = False
@@ -41,6 +49,17 @@ class Policy:
     broken_glass_ends_after_s: float | None = None
     signed: bool | None = None
     min_approvers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in _DURATIONS:
+            if (getattr(self, name) or 0) > LONGEST_S:
+                raise ConfigurationError(f"{name} is {getattr(self, name):g}, of at most {LONGEST_S} (ten years).")
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Policy":
+        """What was stored, when a duration could be longer, is cut to LONGEST_S."""
+        longest = {name: min(stored[name], LONGEST_S) for name in _DURATIONS if stored.get(name)}
+        return cls(**{**stored, **longest})
 
     def to_json(self) -> dict[str, object]:
         """Without what is not demanded: a process of the version before can read it as long as nothing newer is."""
@@ -136,7 +155,7 @@ def all_in_force(connection: Connection, use_cases: Collection[str]) -> dict[str
 
 
 def _in_force(row: Row[Any]) -> InForce:
-    return InForce(Policy(**row.policy), None if row.gates is None else tuple(row.gates), row.since)
+    return InForce(Policy.from_json(row.policy), None if row.gates is None else tuple(row.gates), row.since)
 
 
 def policy_of(connection: Connection, use_case: str) -> Policy:

@@ -218,7 +218,9 @@ def _agreed(
 def _put_in_force(connection: Connection, actor: Actor, change: PolicyChange, reason: str, now: datetime) -> None:
     name, monitoring = change.use_case, change.monitoring
     if monitoring is None:
-        write_policy(connection, actor, name, change.policy, change.gates, now, reason, change.id)
+        stored, gates = in_force(connection, name), change.gates
+        gates = stored.gates if stored and gates is None else gates  # which may have been learned meanwhile
+        write_policy(connection, actor, name, change.policy, gates, now, reason, change.id)
     else:
         write_definition(connection, actor, name, monitoring["definition"], now, reason or change.reason, change.id)
 
@@ -305,7 +307,7 @@ def _write(
 def _change(row: Row[Any]) -> PolicyChange:
     values = dict(row._mapping)
     policy, gates = values["policy"], values["gates"]
-    values["policy"] = None if policy is None else Policy(**policy)
+    values["policy"] = None if policy is None else Policy.from_json(policy)
     values["gates"] = None if gates is None else tuple(gates)
     values["assents"] = assents.from_json(values["assents"])
     return PolicyChange(**values)

@@ -1,5 +1,6 @@
 """Principals: who may call, in which roles and on which use cases. Each is known by a key or a token of a person."""
 
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
@@ -67,6 +68,11 @@ class Person:
     names: tuple[str, ...]
     keys: tuple[str, ...]
     roles: tuple[Role, ...]
+
+
+def folded(name: str) -> str:
+    """The same for every way to write a name: with large or small letters (ß is ss), of one character or of two."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def person_of_subject(issuer: str, subject: str) -> str:

@@ -1,4 +1,4 @@
-"""References: where a secret stands, `env:NAME` or `file:/path`, in place of the secret."""
+"""References: where a secret stands, `env:NAME` or `file:/path`, in place of the secret; and URLs without theirs."""
 
 import hashlib
 import os
@@ -25,6 +25,12 @@ def expect_reference(text: str) -> None:
 def digest_of(text: str) -> str:
     """What stands for a secret where it must not be read, and yet nobody shall exchange it."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def without_credentials(url: str) -> str:
+    """A URL as it may be shown: without user, password and query. What is no URL stays as it is."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if mark else url
 
 
 def value_of(text: str) -> str:

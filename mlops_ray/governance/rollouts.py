@@ -9,7 +9,7 @@ from mlops_ray.errors import ConflictError
 from mlops_ray.governance.change import conflict, expect_seen, with_champion, write, write_rollout
 from mlops_ray.governance.clearance import expect_admitted
 from mlops_ray.governance.control_store import ControlStore, database_now
-from mlops_ray.governance.events import Actor
+from mlops_ray.governance.events import SYSTEM, Actor
 from mlops_ray.governance.live import Live, Numbers, Plan, Rollout, VersionRef, read_live
 from mlops_ray.governance.policies import policy_of
 from mlops_ray.governance.replicas import heard
@@ -63,12 +63,9 @@ def advance(
 ) -> Live:
     """Begin the next step, or the first one after loading. Raises ConflictError if the rollout is not as `seen`."""
     with store.transaction() as connection:
-        before = _expect(connection, use_case, seen)
-        assert before.rollout is not None
-        if (before.rollout.state, before.rollout.step) != (seen.state, seen.step):
-            raise conflict(connection, before)
+        before, found = _expect_at_step(connection, use_case, seen)
         step = 0 if seen.state == "loading" else seen.step + 1
-        rollout = replace(seen, state="running", step=step, step_since=database_now(connection))
+        rollout = replace(found, state="running", step=step, step_since=database_now(connection))
         write_rollout(connection, rollout)
         after = replace(before, rollout=rollout)
         return write(connection, before, after, "rollout.step", actor, seen.version, reason, numbers)
@@ -77,17 +74,17 @@ def advance(
 def promote(
     store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
 ) -> Live:
-    """Make the version of the rollout champion, at whichever step it is.
+    """Make the version of the rollout champion, at whichever step it is; the system, only at the step that was `seen`.
 
     Raises ConflictError if it is another rollout than `seen`, if it has not gone as far as the use case demands, or
     while a replica that is alive does not hold the version: it would go on to serve the old one.
     """
     with store.transaction() as connection:
-        before = _expect(connection, use_case, seen)
+        before, found = (_expect_at_step if actor == SYSTEM else _expect)(connection, use_case, seen)
         expect_admitted(connection, use_case, seen.version)
         _expect_far_enough(connection, before)
         _expect_held_by_all(store, use_case, seen.version)
-        write_rollout(connection, replace(seen, state="promoted"), reason)
+        write_rollout(connection, replace(found, state="promoted"), reason)
         after = replace(with_champion(before, seen.version), rollout=None)
         return write(connection, before, after, "rollout.promoted", actor, seen.version, reason, numbers)
 
@@ -125,20 +122,28 @@ def _set_paused(
 def fail(
     store: ControlStore, actor: Actor, use_case: str, seen: Rollout, reason: str, numbers: Numbers | None = None
 ) -> Live:
-    """End the rollout, because its version cannot be served. Raises ConflictError if it is another one than `seen`."""
+    """End the rollout, because its version cannot be served. Raises ConflictError if it is not as `seen`."""
     with store.transaction() as connection:
-        before = _expect(connection, use_case, seen)
-        write_rollout(connection, replace(seen, state="failed"), reason)
+        before, found = _expect_at_step(connection, use_case, seen)
+        write_rollout(connection, replace(found, state="failed"), reason)
         after = replace(before, rollout=None)
         return write(connection, before, after, "rollout.failed", actor, seen.version, reason, numbers)
 
 
-def _expect(connection: Connection, use_case: str, seen: Rollout) -> Live:
+def _expect(connection: Connection, use_case: str, seen: Rollout) -> tuple[Live, Rollout]:
+    """What is live, and the rollout as it stands now, which may have gone on since it was `seen`."""
     before = read_live(connection, use_case)
     found = before.rollout
     if found is None or (found.id, found.paused_at) != (seen.id, seen.paused_at):
         raise conflict(connection, before)
-    return before
+    return before, found
+
+
+def _expect_at_step(connection: Connection, use_case: str, seen: Rollout) -> tuple[Live, Rollout]:
+    before, found = _expect(connection, use_case, seen)
+    if (found.state, found.step) != (seen.state, seen.step):
+        raise conflict(connection, before)
+    return before, found
 
 
 def _expect_far_enough(connection: Connection, state: Live) -> None:

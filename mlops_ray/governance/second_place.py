@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mlops_ray.errors import UnavailableError
+from mlops_ray.governance.references import without_credentials
 
 if TYPE_CHECKING:
     from mlops_ray.artifacts import Artifacts
@@ -31,9 +32,7 @@ class SecondPlace:
     url: str
 
     def __str__(self) -> str:
-        """Without what may be secret in it."""
-        scheme, mark, rest = self.url.partition("://")
-        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}" if mark else self.url
+        return without_credentials(self.url)
 
     def write(self, anchors: Iterable[Mapping[str, Any]]) -> None:
         """Write anchors as JSON values, in their order: `anchor-<number>-<hash>.json`, and its stamp as `.tsr`.
@@ -78,6 +77,8 @@ class SecondPlace:
             yield
         except (OSError, ValueError) as error:
             said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            if isinstance(error, ValueError) and "@" in self.url:  # its text may hold the secret
+                said = "the URL cannot be read. Percent-encode user and secret in it ('/' is %2F)."
             raise UnavailableError(f"The second place {self} cannot be used: {said[:300]}") from error
 
 

@@ -5,7 +5,6 @@ was live before a signature was demanded stays live, and can be gone back to, un
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from sqlalchemy import Connection, select
 
@@ -43,23 +42,23 @@ def _demands(connection: Connection, use_case: str, version: VersionRef) -> bool
     return since is None or not _live_before(connection, use_case, version, since)
 
 
-def _demanded_since(connection: Connection, use_case: str) -> datetime | None:
-    """Since when without a break."""
+def _demanded_since(connection: Connection, use_case: str) -> int | None:
+    """The number of the event since which it is, without a break."""
     of_policy = (events.c.type == "policy.changed") & (events.c.subject == f"policy {use_case}")
     since = None
     for event in read(connection, select(events).where(of_policy).order_by(events.c.seq)):
         demanded = isinstance(event.after, Mapping) and event.after.get("signed")
-        since = (since or event.time) if demanded else None
+        since = (since or event.seq) if demanded else None
     return since
 
 
-def _live_before(connection: Connection, use_case: str, version: VersionRef, moment: datetime) -> bool:
-    """Whether it is live, or the one before that, and was live before this moment."""
+def _live_before(connection: Connection, use_case: str, version: VersionRef, seq: int) -> bool:
+    """Whether it is live, or the one before that, and was live before the event of this number."""
     row = connection.execute(select(endpoints).where(endpoints.c.use_case == use_case)).first()
     if row is None or version.version not in (row.champion_version, row.previous_version):
         return False
     went = events.c.type.in_(_WENT_LIVE) & (events.c.subject == f"{use_case}@{version.version}")
-    return connection.execute(select(events.c.seq).where(went, events.c.time < moment)).first() is not None
+    return connection.execute(select(events.c.seq).where(went, events.c.seq < seq)).first() is not None
 
 
 def _was_signed(connection: Connection, use_case: str, version: VersionRef) -> bool:

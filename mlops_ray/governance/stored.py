@@ -17,10 +17,11 @@ from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.tables import Json
 
 _SHOWN = 60
+_ROWS_AT_A_TIME = 1000
 
 
 def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
-    """The rows of a table, in the order of its primary key.
+    """The rows of a table, in the order of its primary key, some at a time.
 
     Raises IntegrityError, naming table, row and column, for a value that cannot be read, or is written in another way
     than this software does.
@@ -33,7 +34,7 @@ def rows_of(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
 @cache
 def _as_stored(table: Table) -> Executable:
     stored = (type_coerce(column, NullType()).label(column.name) for column in table.columns)
-    return select(*stored).order_by(*table.primary_key)
+    return select(*stored).order_by(*table.primary_key).execution_options(yield_per=_ROWS_AT_A_TIME)
 
 
 def _value(column: Column[Any], row: Any, read: Any, write: Any) -> Any:

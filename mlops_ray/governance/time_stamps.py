@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
+from mlops_ray.governance.references import without_credentials
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -26,20 +27,21 @@ def time_stamp(url: str, content: bytes) -> bytes:
     from rfc3161_client import TimestampRequestBuilder
     from rfc3161_client.base import HashAlgorithm
 
+    server = f"The time stamp server {without_credentials(url)}"
     request = TimestampRequestBuilder().data(content).hash_algorithm(HashAlgorithm.SHA256).build()
     try:
         answer = httpx.post(url, content=request.as_bytes(), headers={"content-type": _QUERY}, timeout=TIMEOUT_S)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UnavailableError(f"The time stamp server {url} does not answer: {type(error).__name__}.") from error
+        raise UnavailableError(f"{server} does not answer: {type(error).__name__}.") from error
     if answer.status_code != httpx.codes.OK:
-        raise UnavailableError(f"The time stamp server {url} answered {answer.status_code}, not 200.")
+        raise UnavailableError(f"{server} answered {answer.status_code}, not 200.")
     try:
         found = _parsed(answer.content)
         _expect_about(found, content)
     except IntegrityError as error:
-        raise UnavailableError(f"The time stamp server {url} gave no time stamp: {error}") from error
+        raise UnavailableError(f"{server} gave no time stamp: {error}") from error
     if found.tst_info.nonce != request.nonce:
-        raise UnavailableError(f"The time stamp server {url} gave an older answer: the nonce is another.")
+        raise UnavailableError(f"{server} gave an older answer: the nonce is another.")
     return answer.content
 
 

@@ -71,9 +71,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Somebody decides. version: as it was registered and stands now. seen: the model digest that they looked at.
+    """Somebody decides. version: as it was registered and stands now. seen, approval: the model digest, and the id of
+    the request, that they looked at.
 
-    earlier: all that was ever asked for these bytes, whatever became of it. condition: what an approver wants to be
+    earlier: all that was ever asked for these bytes, whatever became of it. registered: each version that these bytes
+    were registered as, by whomever. condition: what an approver wants to be
     kept to. givers: who has given the actor the right to decide in their place, with the roles that count there.
     """
 
@@ -82,7 +84,9 @@ class Verdict:
     version: RegisteredVersion
     reason: str = ""
     seen: str | None = None
+    approval: str | None = None
     earlier: tuple[Approval, ...] = ()
+    registered: tuple[RegisteredVersion, ...] = ()
     condition: str = ""
     givers: tuple[Actor, ...] = ()
 
@@ -148,6 +152,12 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
         raise ConfigurationError(f"Say why {name} is {event.kind}: the reason goes into the audit log.")
     if state is None:
         raise ConflictError(f"Nobody has asked for the approval of {name}. Ask for it first.")
+    if event.approval is not None and event.approval != state.id:
+        raise ConflictError(
+            f"Nothing was changed: {name} was asked about anew by {state.requested_by}, at "
+            f"{_moment(state.requested_at)}, and that request ({state.id}) is {state.state}. Look at it, and decide on "
+            f"that."
+        )
     if event.kind == "approved":
         event.version.expect_in_use()
         _expect_other_eyes(state, event, policy, actor)
@@ -157,7 +167,8 @@ def _judged(state: Approval | None, event: Verdict, policy: Policy, now: datetim
     if state.state not in open_states or (revoking and state.decided_by is None and not state.break_glass):
         by = f" by {state.decided_by}" if state.decided_by else ""
         when = f", at {_moment(state.decided_at)}" if state.decided_at else ""
-        raise ConflictError(f"{name} cannot be {event.kind}: its approval is {state.state}{by} already{when}.")
+        again = " Ask for approval again." if state.state == "expired" else ""
+        raise ConflictError(f"{name} cannot be {event.kind}: its approval is {state.state}{by} already{when}.{again}")
     if not revoking and now >= state.expires_at:
         raise ConflictError(f"The request for {name} ended at {_moment(state.expires_at)}. Ask for approval again.")
     if not revoking and event.version.evidence != state.evidence:
@@ -217,14 +228,18 @@ def _giver(state: Approval, event: Verdict, policy: Policy, givers: tuple[Actor,
 
 
 def _expect_other_eyes(state: Approval, event: Verdict, policy: Policy, person: Actor) -> None:
-    """Asking again in the ordinary way does not make another person of who broke the glass."""
+    """Asking again in the ordinary way does not make another person of who broke the glass, and registering the same
+    bytes again none of their author."""
     if not policy.four_eyes:
         return
     name = _name(event.version).lower()
-    if may_be(person, state.author, state.author_id):
-        known = is_same(person, state.author, state.author_id)
-        said = "is" if known else "may be the one who was erased from the audit log as"
-        raise ForbiddenError(f"{person.name} {said} the author of {name}. Somebody else has to approve.")
+    authored: tuple[Approval | RegisteredVersion, ...] = (state, *event.registered)
+    for made in authored:
+        if may_be(person, made.author, made.author_id):
+            known = is_same(person, made.author, made.author_id)
+            said = "is" if known else "may be the one who was erased from the audit log as"
+            of = name if made.version == state.version else f"version {made.version}, which has the bytes of {name}"
+            raise ForbiddenError(f"{person.name} {said} the author of {of}. Somebody else has to approve.")
     broken = [one for one in (state, *event.earlier) if one.break_glass]
     if any(may_be(person, one.requested_by, one.requested_by_id) for one in broken):
         raise ForbiddenError(f"{person.name} broke the glass for {name}. Somebody else has to approve.")

@@ -205,6 +205,12 @@ def find(connection: Connection, use_case: str, version: int) -> RegisteredVersi
     return None if row is None else _version(row)
 
 
+def registered_with(connection: Connection, use_case: str, model_digest: str) -> list[RegisteredVersion]:
+    """Each version of a use case that these bytes were registered as."""
+    query = select(versions).where(versions.c.use_case == use_case, versions.c.model_digest == model_digest)
+    return [_version(row) for row in connection.execute(query.order_by(versions.c.version))]
+
+
 def expect(connection: Connection, use_case: str, version: int) -> RegisteredVersion:
     """Raises ConfigurationError, naming what there is, if the version was not recorded."""
     expect_name(use_case)

@@ -12,12 +12,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from mlops_ray.errors import ConflictError, ForbiddenError
+from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError
 from mlops_ray.governance.approvals import approve, list_approvals, reject, request, revoke
 from mlops_ray.governance.champion import break_glass
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.delegations import may_decide_for_others
-from mlops_ray.governance.events import Actor, plain, read_events
+from mlops_ray.governance.events import Actor, newest_events, plain
 from mlops_ray.governance.live import Live, live
 from mlops_ray.governance.principals import LOOKS, Principal, Role
 from mlops_ray.governance.verdicts import Approval
@@ -27,9 +27,9 @@ from mlops_ray.serving.operations import Reason, RevisionNumber, VersionNumber, 
 
 
 class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
-    """digest: of the sealed model that the caller looked at, to refuse another one. revision: of what was live when the
-    caller looked; with it, breaking the glass a second time changes nothing. condition: what an approver wants to be
-    kept to."""
+    """digest, approval: of the sealed model, and the id of the request, that the caller looked at, to refuse another
+    one. revision: of what was live when the caller looked, which breaking the glass needs, so that a second time, or
+    late, it changes nothing; 0 where nothing ever was. condition: what an approver wants to be kept to."""
 
     model: str
     version: VersionNumber
@@ -37,6 +37,7 @@ class VersionBody(msgspec.Struct, forbid_unknown_fields=True):
     digest: Annotated[str, Meta(max_length=64)] | None = None
     revision: RevisionNumber | None = None
     condition: Reason = ""
+    approval: Annotated[str, Meta(max_length=64)] | None = None
 
 
 Result = Approval | Live | RegisteredVersion
@@ -99,8 +100,7 @@ def _decided(store: ControlStore, actor: Actor, body: VersionBody, decision: Dec
     try:
         return decision.change(store, actor, body)
     except (ConflictError, ForbiddenError):
-        about = read_events(store, 0, body.model, _EVENTS, f"{body.model}@{body.version}")
-        last = about[-1] if about else None
+        last = next(iter(newest_events(store, None, body.model, _EVENTS, f"{body.model}@{body.version}", 1)), None)
         same = last is not None and (last.actor_id == actor.id if last.actor_id else last.actor == actor.name)
         if last is None or not same or last.type not in decision.events or last.reason != plain(body.reason):
             raise
@@ -121,7 +121,18 @@ async def expect_decider(store: ControlStore, request: Request, use_case: str) -
 
 def _approval(store: ControlStore, body: VersionBody) -> Approval | None:
     newest = next((one for one in list_approvals(store, body.model) if one.version == body.version), None)
-    return newest if newest and body.digest in (None, newest.evidence.model) else None
+    if newest is None or newest.state == "expired":
+        return None
+    return newest if body.digest in (None, newest.evidence.model) and body.approval in (None, newest.id) else None
+
+
+def _break_glass(store: ControlStore, actor: Actor, body: VersionBody) -> Live:
+    if body.revision is None:
+        raise ConfigurationError(
+            "Breaking the glass is decided on a revision of what is live, and the body has none. Give it, 0 where "
+            "nothing was ever live."
+        )
+    return break_glass(store, actor, body.model, body.version, body.reason, body.revision)
 
 
 def _champion(store: ControlStore, body: VersionBody) -> Live | None:
@@ -150,21 +161,24 @@ DECISIONS = {
     "approve": Decision(
         ("approval.approved", "approval.agreed"), None,
         lambda store, actor, body: approve(
-            store, actor, body.model, body.version, body.reason, body.digest, condition=body.condition
+            store, actor, body.model, body.version, body.reason, body.digest,
+            condition=body.condition, approval=body.approval,
         ), _approval,
     ),
     "reject": Decision(
         ("approval.rejected",), None,
-        lambda store, actor, body: reject(store, actor, body.model, body.version, body.reason), _approval,
+        lambda store, actor, body: reject(
+            store, actor, body.model, body.version, body.reason, seen=body.digest, approval=body.approval
+        ), _approval,
     ),
     "revoke": Decision(
         ("approval.revoked",), None,
-        lambda store, actor, body: revoke(store, actor, body.model, body.version, body.reason), _approval,
+        lambda store, actor, body: revoke(
+            store, actor, body.model, body.version, body.reason, seen=body.digest, approval=body.approval
+        ), _approval,
     ),
     "break-glass": Decision(
-        ("break_glass",), "operate",
-        lambda store, actor, body: break_glass(store, actor, body.model, body.version, body.reason, body.revision),
-        _champion,
+        ("break_glass",), "operate", _break_glass, _champion,
     ),
 }  # fmt: skip
 RETIRED = "version.retired"

@@ -20,7 +20,15 @@ from mlops_ray.client.deadline import DeadlineBackend
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.development_keys import is_loopback
-from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES, Principal, Role, person_of_subject
+from mlops_ray.governance.principals import (
+    ALL_USE_CASES,
+    RESERVED_NAMES,
+    ROLES,
+    Principal,
+    Role,
+    folded,
+    person_of_subject,
+)
 from mlops_ray.serving.http import HttpError
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA")
@@ -72,7 +80,7 @@ class Guard:
         self._by_id = {principal.id: principal for principal in keys.values()}
         self._owners: dict[str, set[str]] = {}
         for principal in keys.values():
-            self._owners.setdefault(principal.name, set()).add(principal.person or principal.id)
+            self._owners.setdefault(folded(principal.name), set()).add(principal.person or principal.id)
 
     def admit(self, headers: Mapping[bytes, bytes], role: Role | None) -> Principal:
         """The caller. Raises HttpError 401 without a valid credential, 403 without `role`, 429 above their rate."""
@@ -131,8 +139,9 @@ class Guard:
 
     def _of_one_name(self, principal: Principal) -> Principal:
         """Raise HttpError 401 where a token's `sub` is the name of somebody else."""
-        owners = self._owners.get(principal.name, {principal.person})
-        if principal.name in RESERVED_NAMES or owners != {principal.person}:  # a reader of the audit log sees the name
+        name = folded(principal.name)
+        owners = self._owners.get(name, {principal.person})
+        if name in RESERVED_NAMES or owners != {principal.person}:  # a reader of the audit log sees the name
             raise _unauthorized(
                 "The token's sub is the name of an API key of another. Revoke that key, or give it another name."
             )

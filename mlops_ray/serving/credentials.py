@@ -4,8 +4,21 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.development_keys import development_key, is_single_user
-from mlops_ray.governance.keys import active_keys
+from mlops_ray.governance.keys import active_keys, person_named
 from mlops_ray.serving.auth import is_public
+
+
+def with_persons(settings: Settings, store: ControlStore) -> Settings:
+    """The settings with the id of each person whom `oidc_people` names by it or by a key of theirs. Raises
+    ConfigurationError for one that nobody is: who has the `sub` would pass for somebody else than who has the keys."""
+    persons = {}
+    with store.reading() as connection:
+        for subject, who in settings.oidc_people.items():
+            try:
+                persons[subject] = person_named(connection, who)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"oidc_people: {error}") from None
+    return settings.model_copy(update={"oidc_people": persons})
 
 
 def expect_credentials(settings: Settings, store: ControlStore, host: str) -> None:

@@ -34,7 +34,7 @@ from mlops_ray.registry.model_signature import expect_demanded_signature
 from mlops_ray.registry.sealed_model import load
 from mlops_ray.registry.served_packages import other_packages
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
-from mlops_ray.serving.credentials import expect_credentials
+from mlops_ray.serving.credentials import expect_credentials, with_persons
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.endpoint import Endpoint
 from mlops_ray.serving.environment import SERVING_CPUS
@@ -89,6 +89,7 @@ class EndpointReplica:
         waiting: so many requests are at work with a model at a time, and so many wait."""
         set_up_process()
         store = open_store(settings)
+        settings = with_persons(settings, store)
         self._store = store
         expect_credentials(settings, store, http_host())
         context = serve.get_replica_context()

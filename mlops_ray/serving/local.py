@@ -23,7 +23,7 @@ from mlops_ray.serving.app import (
     endpoint_application,
     server_application,
 )
-from mlops_ray.serving.credentials import expect_credentials
+from mlops_ray.serving.credentials import expect_credentials, with_persons
 from mlops_ray.serving.environment import expect_free_port, haproxy_folder, serve_host
 from mlops_ray.serving.server_replica import SERVER_APPLICATION
 from mlops_ray.serving.site import ROUTES
@@ -56,7 +56,9 @@ def start(settings: Settings, endpoints: Mapping[str, serve.Application]) -> str
     """
     if not ray.is_initialized():
         raise ConfigurationError("Ray is not running in this process. Call ray.init() before serving.")
-    expect_credentials(settings, open_store(settings), settings.http_host)
+    store = open_store(settings)
+    expect_credentials(settings, store, settings.http_host)
+    with_persons(settings, store)  # a replica would only say so in its log
     if not serve.status().proxies:
         _claim_port(settings.http_host, settings.http_port)
         serve.start(http_options={"host": serve_host(settings.http_host), "port": settings.http_port})

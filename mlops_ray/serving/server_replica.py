@@ -14,6 +14,7 @@ from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.keys import active_keys
 from mlops_ray.serving.auth import Guard, is_public, tokens_of
+from mlops_ray.serving.credentials import with_persons
 from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.environment import uses_haproxy
 from mlops_ray.serving.front_ends import FRONT_END_LOOK_S, FrontEnds
@@ -34,8 +35,8 @@ class ServerReplica:
 
     def __init__(self, settings: Settings) -> None:
         set_up_process()
-        self._settings = settings
         self._store = open_store(settings)
+        self._settings = settings = with_persons(settings, self._store)
         public = is_public(settings, http_host())
         clock = DatabaseClock(self._store)
         clock.look()

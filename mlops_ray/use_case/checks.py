@@ -47,6 +47,8 @@ RESERVED: Mapping[str, str] = {
     "probabilities": "answers",
     "prediction": "answers",
 }
+LONGEST = timedelta(days=3660)
+"""Of what an approval demands; the control store adds it to moments."""
 _DAY = timedelta(days=1)
 _MOMENT = "a moment with a time zone"
 _NEXT_STEP: Mapping[type[pl.DataType], str] = {
@@ -483,12 +485,12 @@ def _check_gates(case: "UseCase") -> None:
     if case.approval is None:
         return
     expect_types(case.approval, f"Use case {case.name}: approval")
-    if case.approval.expires_after <= timedelta(0):
-        raise _refusal(case, f"an approval that expires after {case.approval.expires_after} is never valid.")
-    for name in ("min_rollout", "broken_glass_escalates_after", "broken_glass_ends_after"):
+    for name in ("expires_after", "min_rollout", "broken_glass_escalates_after", "broken_glass_ends_after"):
         duration = getattr(case.approval, name)
         if duration is not None and duration <= timedelta(0):
-            raise _refusal(case, f"approval: {name} is {duration}. Give a time above 0, or None for no such rule.")
+            raise _refusal(case, f"approval: {name} is {duration}. Give a time above 0.")
+        if duration is not None and duration > LONGEST:
+            raise _refusal(case, f"approval: {name} is {duration}. Give at most ten years ({LONGEST.days} days).")
     rate, steps = case.approval.max_error_rate, case.approval.min_rollout_steps
     if rate is not None and not 0 <= rate <= 1:
         raise _refusal(case, f"approval: max_error_rate is {rate}. Give a share from 0 to 1.")

@@ -268,6 +268,25 @@ def test_a_second_place_that_is_down_delays_and_is_said_once_and_loses_nothing(
     assert read_anchors(settings.audit_anchors) == known
 
 
+@pytest.mark.parametrize(
+    "away",
+    [
+        {"audit_second_place": "s3://AKIA:top/hunter2@bucket/x"},
+        {"audit_second_place": "gs://top:hunter2@[bad/x"},
+        {"audit_time_stamp_url": "http://us:hunter2@127.0.0.1:9/tsa?token=hunter2"},
+    ],
+)
+def test_what_a_url_has_secret_in_it_is_in_no_message_and_no_event(
+    store: ControlStore, settings: Settings, away: dict[str, str]
+) -> None:
+    happen(store)
+    with pytest.raises(UnavailableError) as error:
+        anchor(store, settings.model_copy(update={"audit_time_stamp_url": ""} | away))
+    for said in (str(error.value), *(event.reason for event in read_events(store, types=("audit.delayed",)))):
+        assert next(iter(away.values())).partition("://")[0] in said
+        assert "hunter2" not in said
+
+
 def test_nothing_waits_for_a_second_place_that_does_not_answer(
     store: ControlStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

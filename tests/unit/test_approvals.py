@@ -11,10 +11,11 @@ import pytest
 import uuid6
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import Connection, text, update
 
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ConflictError, ForbiddenError, MlopsRayError, UnavailableError
+from mlops_ray.governance import broken_glass
 from mlops_ray.governance.approvals import approve, expire, list_approvals, reject, request, revoke
 from mlops_ray.governance.broken_glass import follow_up
 from mlops_ray.governance.champion import begin, break_glass, retire, set_champion
@@ -25,15 +26,17 @@ from mlops_ray.governance.dispatcher import Dispatcher
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.keys import active_keys, create_key
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef, live
-from mlops_ray.governance.policies import Policy
+from mlops_ray.governance.policies import LONGEST_S, Policy
 from mlops_ray.governance.policy_changes import approve_change, set_policy
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote, start_rollout
+from mlops_ray.governance.tables import policies
 from mlops_ray.governance.verdicts import Approval, Lapse, Request, Verdict, decide
 from mlops_ray.governance.versions import Evidence, RegisteredVersion, list_versions, record_version
 from mlops_ray.serving.auth import Guard
 from mlops_ray.serving.follower import Follower
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.use_case.checks import LONGEST
 
 NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
@@ -119,6 +122,16 @@ def test_a_verdict_is_given_once(state: Any) -> None:
         decide(done, verdict("approved"), POLICY, NOW)
     with pytest.raises(ConflictError):
         decide(None, verdict("approved"), POLICY, NOW)
+
+
+def test_no_author_of_the_same_bytes_approves_them_under_another_number(ready: ControlStore) -> None:
+    made = replace(BOB, roles=("operate", "approve"), id="b")
+    record_version(ready, made, "flights", 3, Evidence("c" * 64, "e" * 64))
+    record_version(ready, ANN, "flights", 4, Evidence("c" * 64, "e" * 64))
+    request(ready, ANN, "flights", 4)
+    with pytest.raises(ForbiddenError, match="bob is the author of version 3, which has the bytes of version 4"):
+        approve(ready, made, "flights", 4)
+    assert approve(ready, Actor("cid", ("approve",)), "flights", 4).state == "approved"
 
 
 def test_nothing_is_approved_after_its_end() -> None:
@@ -503,6 +516,43 @@ def test_a_broken_glass_does_not_end_where_no_other_champion_may_serve(ready: Co
     assert live(ready, "flights").champion == NEW
     expect_servable(ready, "flights", NEW)
     assert [event.actor for event in read_events(ready, types=["break_glass"])] == ["eve", "system"]
+
+
+def test_no_duration_is_longer_than_can_be_added_to_a_moment(ready: ControlStore) -> None:
+    for name in ("expires_after_s", "min_rollout_s", "broken_glass_escalates_after_s", "broken_glass_ends_after_s"):
+        with pytest.raises(ConfigurationError, match=f"{name} is .* of at most 316224000"):
+            replace(POLICY, **{name: (3_000_000 * DAY).total_seconds()})
+    assert timedelta(seconds=LONGEST_S) == LONGEST
+
+
+def test_a_duration_too_long_that_was_stored_before_leaves_rules_and_broken_glass_as_they_work(
+    ready: ControlStore,
+) -> None:
+    too_long = (3_000_000 * DAY).total_seconds()
+    stored = POLICY.to_json() | {"expires_after_s": too_long, "broken_glass_ends_after_s": too_long}
+    with ready.transaction() as connection:
+        connection.execute(update(policies).values(policy=stored))
+    break_glass(ready, EVE, "flights", 2, "fire")
+    assert follow_up(ready, datetime.now(UTC)) == []
+    put_in_force(ready, replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
+    assert follow_up(ready, datetime.now(UTC) + HOUR) == ["flights"]
+
+
+def test_one_use_case_whose_broken_glass_cannot_be_followed_up_keeps_no_other_from_it(
+    ready: ControlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_force(ready, replace(POLICY, broken_glass_ends_after_s=HOUR.total_seconds()))
+    break_glass(ready, EVE, "flights", 2, "fire")
+    set_policy(ready, ANN, "boats", Policy())
+    real = broken_glass.policy_of
+
+    def policy_of(connection: Connection, use_case: str) -> Policy:
+        if use_case == "boats":
+            raise OverflowError("date value out of range")
+        return real(connection, use_case)
+
+    monkeypatch.setattr(broken_glass, "policy_of", policy_of)
+    assert follow_up(ready, datetime.now(UTC) + HOUR) == ["flights"]
 
 
 FLOOR = replace(POLICY, required=False, min_rollout_steps=2, min_rollout_s=600.0, max_error_rate=0.02)

@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.clearance import expect_admitted
 from mlops_ray.governance.control_store import ControlStore
+from mlops_ray.governance.delegations import delegate, end_delegation
 from mlops_ray.governance.erasures import Erasures, _without, erase_person, erase_reasons, read_erasures
 from mlops_ray.governance.events import DIGEST, TEXTS, Actor, Event, hash_of_fields, read_events, record
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
@@ -33,7 +34,7 @@ from mlops_ray.governance.notifications import deliver_once, subscribe, unsubscr
 from mlops_ray.governance.policy_changes import approve_change, set_policy
 from mlops_ray.governance.principals import person_of_subject
 from mlops_ray.governance.rollouts import start_rollout
-from mlops_ray.governance.tables import event_head, events, metadata, outbox
+from mlops_ray.governance.tables import delegations, event_head, events, metadata, outbox
 from mlops_ray.governance.versions import Evidence, record_version
 from tests.anchoring import anchored_in
 
@@ -329,6 +330,23 @@ def test_four_eyes_hold_after_an_author_with_tokens_was_erased(store: ControlSto
         with pytest.raises(ForbiddenError, match="may be the one who was erased"):
             approve(store, replace(actor, name="dora", roles=("approve",)), "flights", 1)
     assert approve(store, CARL, "flights", 1).state == "approved"
+
+
+def test_a_delegation_of_who_is_erased_is_ended_first_and_counts_no_more(store: ControlStore) -> None:
+    set_policy(store, ROOT, "flights", Policy(required=True))
+    record_version(store, CARL, "flights", 1, Evidence("1" * 64, "e"))
+    request(store, CARL, "flights", 1)
+    to = create_key(store, ROOT, "tess", ["label"]).principal.actor("flights")
+    until = datetime.now(UTC) + timedelta(days=1)
+    given = delegate(store, replace(BEA, roles=("approve",)), "flights", "tess", until, "away")
+    with pytest.raises(ConflictError, match=f"Delegation {given.id} is theirs. End it first"):
+        erase_person(store, ROOT, BEA.name, "request 17")
+    with store.transaction() as connection:  # as it was left before
+        connection.execute(update(delegations).values(giver_id="erased-0123456789ab"))
+    with pytest.raises(ForbiddenError, match="does not carry the role"):
+        approve(store, to, "flights", 1)
+    end_delegation(store, to, given.id, "they left")
+    assert erase_person(store, ROOT, BEA.name, "request 17").events
 
 
 def test_who_was_erased_does_not_approve_twice_nor_their_own_rules(store: ControlStore) -> None:

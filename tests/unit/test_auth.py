@@ -24,6 +24,7 @@ from mlops_ray.governance.keys import active_keys, create_key, hash_of, revoke_k
 from mlops_ray.governance.principals import ROLES, Principal, person_of_subject
 from mlops_ray.serving import auth, key_watch
 from mlops_ray.serving.auth import Bucket, Guard, Tokens, is_public, read_key_set, tokens_of
+from mlops_ray.serving.credentials import with_persons
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.key_watch import KeyWatch
 from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
@@ -474,3 +475,23 @@ def test_who_had_a_key_before_there_were_tokens_is_linked_by_a_setting(oidc: Set
     assert by[0].id == by[1].id == made.principal.id
     other = Guard("flights", active_keys(store), tokens_of(oidc))
     assert "of another" in refused(401, other, bearer(token())).error
+
+
+def test_a_sub_that_differs_from_anothers_name_in_its_letters_alone_is_refused(
+    oidc: Settings, store: ControlStore
+) -> None:
+    create_key(store, SYSTEM, "Ann", ["predict"])
+    guard = Guard("flights", active_keys(store), tokens_of(oidc))
+    assert "of another" in refused(401, guard, bearer(token())).error
+
+
+def test_a_linked_person_may_be_named_by_any_key_of_theirs_and_must_be_somebody(
+    oidc: Settings, store: ControlStore
+) -> None:
+    first = create_key(store, SYSTEM, "ann", ["predict"]).principal
+    second = create_key(store, SYSTEM, "ann_ci", ["predict"], person="ann").principal
+    for who in ("ann", "ann_ci", first.id, second.id):
+        settings = with_persons(oidc.model_copy(update={"oidc_people": {"24828": who}}), store)
+        assert settings.oidc_people == {"24828": first.person}
+    with pytest.raises(ConfigurationError, match="oidc_people: There is no person 'anne'"):
+        with_persons(oidc.model_copy(update={"oidc_people": {"24828": "anne"}}), store)

@@ -414,6 +414,49 @@ def test_a_dispatcher_in_a_thread_gives_its_lease_back(store: ControlStore, hook
     assert Dispatcher(store, config, Receiver()).round(datetime.now(UTC)) is not None
 
 
+def test_who_loses_the_lease_at_work_delivers_nothing(
+    store: ControlStore, hook: str, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow_one, other = Receiver(), Receiver()
+    slow, quick = Dispatcher(store, config, slow_one), Dispatcher(store, config, other)
+    happen(store, "alarm.raised", "x")
+    now = datetime.now(UTC)
+
+    def last_longer_than_the_lease(*_: object) -> None:
+        with store.reporting() as connection:
+            connection.execute(update(leases).values(until=now - SECOND))
+        monkeypatch.undo()
+        assert quick.round(now)
+
+    monkeypatch.setattr("mlops_ray.governance.dispatcher.expire", last_longer_than_the_lease)
+    assert slow.round(now) is None
+    assert (len(slow_one.taken), bool(other.taken)) == (0, True)
+
+
+def test_what_may_last_longer_than_the_lease_comes_after_what_is_delivered(
+    store: ControlStore, hook: str, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, delivered = Receiver(), []
+    monkeypatch.setattr("mlops_ray.governance.dispatcher.check", lambda *_: delivered.append(len(receiver.taken)))
+    happen(store, "alarm.raised", "x")
+    Dispatcher(store, config, receiver).round(datetime.now(UTC))
+    assert delivered == [len(receiver.taken)] != [0]
+
+
+def test_no_failure_of_one_duty_keeps_the_others_from_being_done(
+    store: ControlStore, hook: str, config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError("date value out of range")
+
+    for duty in ("expire", "follow_up", "announce_overdue", "check", "forget_delivered"):
+        monkeypatch.setattr(f"mlops_ray.governance.dispatcher.{duty}", fail)
+    happen(store, "alarm.raised", "x")
+    done = Dispatcher(store, config, Receiver()).round(datetime.now(UTC))
+    assert done
+    assert done.delivered == 2
+
+
 def test_the_page_lists_every_type_of_event() -> None:
     page = (Path(__file__).parents[2] / "docs" / "notifications.md").read_text()
     rows = re.findall(r"^\| `([a-z_.]+)` \| (\w+) \| (.*) \|$", page, re.MULTILINE)
@@ -658,6 +701,34 @@ def test_datagrams_go_to_a_host_that_the_settings_name_and_to_no_other(event: Ev
 def test_what_is_not_encrypted_is_refused(scheme: str) -> None:
     with pytest.raises(ConfigurationError, match="not encrypted"):
         Channels().check(f"{scheme}://you:password@example.org")
+
+
+@pytest.mark.parametrize(
+    ("channel", "said"),
+    [
+        ("mailtos://you:password@example.org?mode=insecure", "not encrypted. Leave out mode=insecure"),
+        ("mailtos://you:password@example.org?smtp=mail.example.org&mode=INSECURE", "not encrypted"),
+        ("mailtos://you:password@example.org?verify=no", "does not check whom it reaches. Leave out verify=no"),
+        ("jsons://example.org/x?verify=no", "does not check whom"),
+        ("slack://TokenA/TokenB/TokenC?verify=no", "does not check whom"),
+    ],
+)
+def test_what_a_channel_says_against_encryption_is_refused(channel: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as error:
+        Channels(("example.com",)).check(channel)
+    assert "password" not in str(error.value)
+
+
+def test_a_mail_server_that_the_settings_name_may_be_one_without_encryption() -> None:
+    channel = "mailtos://you:password@example.org?smtp=localhost&mode=insecure"
+    Channels(("localhost",)).check(channel)
+    with pytest.raises(ConfigurationError, match="not encrypted"):
+        Channels(("example.org",)).check(channel)
+
+
+def test_a_channel_of_nothing_but_a_scheme_is_named_by_it() -> None:
+    with pytest.raises(ConfigurationError, match="The channel nosuch://… is neither"):
+        Channels().check("nosuch://")
 
 
 def test_mail_goes_to_no_private_server_that_the_channel_names_beside_its_host(server: Server, event: Event) -> None:

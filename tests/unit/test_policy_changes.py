@@ -175,6 +175,14 @@ def test_by_which_gates_versions_are_judged_is_learned_where_nobody_knew(store: 
     assert asked(store, STRICT, LAXER).gates == LAXER
 
 
+def test_a_change_that_says_nothing_of_gates_leaves_those_that_were_learned_meanwhile(store: ControlStore) -> None:
+    set_policy(store, ANN, NAME, STRICT)
+    change = asked(store, replace(STRICT, min_approvers=2))
+    assert set_policy(store, ANN, NAME, STRICT, GATES) is None
+    approve_change(store, BOB, change.id)
+    assert (held(store).policy.min_approvers, held(store).gates) == (2, GATES)
+
+
 def test_of_two_who_change_a_policy_at_once_the_second_is_judged_by_what_the_first_wrote(store: ControlStore) -> None:
     """A pipeline that read "nothing is demanded" must not undo a demand that was written before it wrote."""
     for number in range(10):

@@ -3,6 +3,8 @@
 import os
 import pwd
 import stat
+import time
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -254,6 +256,30 @@ def test_the_keys_of_a_person_are_one_person_also_after_they_were_revoked_or_ren
     assert read_events(store, types=["key.created"])[2].after["person"] == first.id
     with pytest.raises(ConfigurationError, match="no person 'nobody'"):
         create_key(store, ADA, "x", ["approve"], person="nobody")
+
+
+@pytest.mark.parametrize("written", ["Zoe\u0308", "zo\u00eb", "ZO\u00cb"])
+def test_a_name_is_one_persons_however_its_letters_are_written(store: ControlStore, written: str) -> None:
+    first = create_key(store, ADA, "Zo\u00eb", ["operate"]).principal
+    with pytest.raises(ConfigurationError, match="exists already"):
+        create_key(store, ADA, written, ["approve"])
+    assert create_key(store, ADA, "night", ["approve"], person=written).principal.person == first.person
+    revoke_key(store, ADA, "Zoe\u0308", "lost")
+    again = create_key(store, ADA, written, ["approve"]).principal
+    assert (again.person, unicodedata.is_normalized("NFC", again.name)) == (first.person, True)
+
+
+@pytest.mark.parametrize("name", ["system", "System", "DEVELOPMENT", "\uff53ystem"])
+def test_no_key_is_called_as_the_platform_however_it_is_written(store: ControlStore, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="the platform's own"):
+        create_key(store, ADA, name, ["approve"])
+
+
+def test_a_key_that_has_expired_is_not_replaced(store: ControlStore) -> None:
+    create_key(store, ADA, "ci", ["predict"], expires_at=datetime.now(UTC) + timedelta(seconds=0.2))
+    time.sleep(0.3)
+    with pytest.raises(ConfigurationError, match=r"expired at .* Revoke it"):
+        rotate_key(store, ADA, "ci", datetime.now(UTC) + SOON, "yearly")
 
 
 def test_a_key_is_replaced_with_overlap(store: ControlStore, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,17 @@ def test_a_revoked_key_does_not_count_again_unseen(fresh: ControlStore, notation
     assert "revoked_at is" in str(found)
 
 
+def test_the_time_of_an_event_is_not_written_otherwise_unseen(fresh: ControlStore, tmp_path: Path) -> None:
+    """The same moment at another offset has the same hash, and is sorted elsewhere."""
+    settings = anchored_in(tmp_path / "anchors.jsonl")
+    assert audit.verify_store(fresh, settings).ok
+    with fresh.transaction() as connection:
+        moment = connection.execute(select(events.c.time).where(events.c.seq == 3)).scalar_one()
+        written = f"{moment - timedelta(hours=20):%Y-%m-%d %H:%M:%S.%f}-20:00"
+        connection.execute(text("UPDATE events SET time = :time WHERE seq = 3").bindparams(time=written))
+    assert f"row 3: time is '{written}'" in str(audit.verify_store(fresh, settings).problem)
+
+
 def test_the_development_principals_do_not_come_back_unseen(fresh: ControlStore) -> None:
     """An empty text is read as false, and no query for false finds it."""
     edit = text("UPDATE principals SET development = ''")
@@ -187,7 +199,7 @@ def test_the_development_principals_do_not_come_back_unseen(fresh: ControlStore)
         ("UPDATE anchors SET seq = 'x'", "seq is 'x'"),
         ("INSERT INTO event_head VALUES (2, 1, 'x')", "event_head has 2 rows"),
         ("DELETE FROM event_head", "event_head has 0 rows"),
-        ("UPDATE events SET type = x'00' WHERE seq = 2", "Event 2"),
+        ("UPDATE events SET type = x'00' WHERE seq = 2", "Table events, row 2: type is "),
         ("UPDATE subscriptions SET types = '{'", "types is '{'"),
     ],
 )

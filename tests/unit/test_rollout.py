@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from mlops_ray.errors import ConfigurationError, ConflictError
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
-from mlops_ray.governance.events import Actor, read_events
+from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.live import Live, Plan, Rollout, Rules, Step, VersionRef, live
 from mlops_ray.governance.replicas import Loading, Replica, heard, report
 from mlops_ray.governance.rollback import roll_back
-from mlops_ray.governance.rollouts import advance, pause, promote, resume, start_rollout
+from mlops_ray.governance.rollouts import advance, fail, pause, promote, resume, start_rollout
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 from mlops_ray.serving.rollout import Decision, decide, lower_bound, step_key
+from tests.audit_history import replayed
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OLD, NEW = VersionRef(1, "a" * 64), VersionRef(2, "b" * 64)
@@ -218,6 +219,21 @@ def test_of_two_who_decide_on_the_same_state_one_wins(store: ControlStore) -> No
     with pytest.raises(ConflictError, match="under way"):
         set_champion(store, ANN, "flights", VersionRef(3, "c" * 64), "x")
     assert len(read_events(store, use_case="flights")) == 3
+
+
+def test_who_saw_an_earlier_step_promotes_what_stands_and_the_system_does_not(store: ControlStore) -> None:
+    set_champion(store, ANN, "flights", OLD, "first")
+    started = start_rollout(store, ANN, "flights", NEW, PLAN).rollout
+    assert started
+    loaded = advance(store, SYSTEM, "flights", started, "loaded").rollout
+    assert loaded
+    advance(store, SYSTEM, "flights", loaded, "next")
+    for late in (fail, promote):
+        with pytest.raises(ConflictError, match="step 2 of 2"):
+            late(store, SYSTEM, "flights", loaded, "decided before")
+    assert promote(store, ANN, "flights", loaded, "good enough").champion == NEW
+    with store.reading() as connection:
+        assert replayed(store).difference(connection) is None
 
 
 def test_what_cannot_be_is_refused(store: ControlStore) -> None:

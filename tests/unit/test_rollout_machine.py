@@ -9,6 +9,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import event
 
 from mlops_ray.governance.control_store import ControlStore
+from tests.audit_history import replayed
 from tests.rollout_machine import RolloutMachine
 
 KINDS = (
@@ -32,6 +33,8 @@ def run(on: ControlStore) -> None:
         happened: ClassVar[Counter[str]] = Counter()
 
     run_state_machine_as_test(Machine, settings=MANY)
+    with on.reading() as connection:
+        assert replayed(on).difference(connection) is None, "the tables hold what no event tells of"
     # What is looked for did happen: how often is chance.
     assert all(Machine.happened[kind] for kind in KINDS), Machine.happened
 

@@ -318,7 +318,8 @@ def test_breaking_the_glass_is_decided_on_what_is_live_then() -> None:
     assert (next(steps).method, steps.send({"revision": 5}).body["revision"]) == ("GET", 5)
     steps = decided("break-glass", NAME, 9, "fire", None, None)
     next(steps)
-    assert "revision" not in steps.throw(ConfigurationError("There is no model at this path.")).body
+    with pytest.raises(ConfigurationError, match=r"no model at this path\. Give the revision"):
+        steps.throw(ConfigurationError("There is no model at this path."))
     assert next(decided("break-glass", NAME, 9, "fire", None, 4)).body["revision"] == 4
 
 

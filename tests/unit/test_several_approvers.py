@@ -142,6 +142,7 @@ def test_a_right_is_given_by_those_who_have_it_to_others_and_with_an_end(ready: 
     given = [
         ("idp|fay", datetime.now(UTC) - DAY, "x", "is past"),
         ("idp|fay", datetime(2100, 1, 1), "x", "no time zone"),
+        ("idp|fay", datetime.now(UTC) + 367 * DAY, "x", "more than 366 days away"),
         ("idp|fay", tomorrow(), " ", "Say why"),
         ("fay", tomorrow(), "x", "There is no person 'fay'"),
     ]

@@ -1,6 +1,7 @@
 """A use case that demands signed models: nothing else goes live, and what was live stays until it is replaced."""
 
 import pytest
+from sqlalchemy import text
 
 from mlops_ray.errors import ForbiddenError
 from mlops_ray.governance.champion import break_glass, set_champion
@@ -92,3 +93,13 @@ def test_the_glass_cannot_be_broken_for_what_no_replica_would_load(store: Contro
     registered(store, 2, False)
     with pytest.raises(ForbiddenError, match="no signature that holds"):
         break_glass(store, ANN, "flights", 2, "fire")
+
+
+def test_before_is_by_the_order_of_events_and_not_by_their_times(store: ControlStore) -> None:
+    set_policy(store, ANN, "flights", DEMANDS)
+    version = registered(store, 1, True)
+    set_champion(store, ANN, "flights", version, "signed")
+    with store.transaction() as connection:
+        earlier = "UPDATE events SET time = '2000-01-01 00:00:00.000000' WHERE type = 'champion.set'"
+        connection.execute(text(earlier))
+    assert demands_signature(store, "flights", version)

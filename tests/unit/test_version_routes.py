@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from mlops_ray.cli.main import app
 from mlops_ray.client import AsyncClient, Client
 from mlops_ray.config import Settings
-from mlops_ray.errors import ConflictError, DataError, ForbiddenError, MlopsRayError
-from mlops_ray.governance.approvals import approve, request
+from mlops_ray.errors import ConfigurationError, ConflictError, DataError, ForbiddenError, MlopsRayError
+from mlops_ray.governance.approvals import approve, expire, request
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.development_keys import development_approver_key, development_key
@@ -146,7 +146,8 @@ def test_people_act_over_http_as_who_their_key_says(server: Server) -> None:
     listed = server("bob", "/approvals").json()["approvals"]
     assert [(one["version"], one["state"]) for one in listed] == [(2, "revoked"), (1, "approved")]
     assert server("foreign", "/approvals").json()["approvals"] == []
-    assert server("ann", "/approvals/break-glass", BODY).json()["champion"]["version"] == 2
+    assert "decided on a revision" in server("ann", "/approvals/break-glass", BODY).json()["error"]
+    assert server("ann", "/approvals/break-glass", BODY | {"revision": 1}).json()["champion"]["version"] == 2
     assert server("ann", "/versions/retire", BODY | {"version": 1}).json()["retired_at"]
 
 
@@ -163,7 +164,8 @@ def test_people_act_over_http_as_who_their_key_says(server: Server) -> None:
         ("foreign", "/versions/retire", BODY, 403),
         ("foreign", "/versions/lineage", {"of": "flights@1"}, 403),
         ("eve", "/versions/lineage", {"of": "flights@1"}, 403),
-        ("ann", "/approvals/break-glass", BODY | {"reason": ""}, 400),
+        ("ann", "/approvals/break-glass", BODY | {"reason": "", "revision": 1}, 400),
+        ("ann", "/approvals/break-glass", BODY, 400),
         ("ann", "/versions/retire", BODY | {"reason": " "}, 400),
         ("ann", "/versions/retire", BODY | {"version": 1}, 409),
         ("bob", "/approvals/reject", BODY | {"version": 1, "reason": ""}, 400),
@@ -194,7 +196,8 @@ def test_who_audits_reads_versions_approvals_and_lineage_and_does_nothing(untouc
 def test_a_hostile_name_is_a_short_400_on_every_route(untouched: Server, name: str) -> None:
     admin = {"authorization": f"Bearer {untouched.keys['admin']}"}
     asked = [(f"/approvals/{what}", BODY | {"model": name}) for what in ("request", "approve", "reject", "revoke")]
-    asked += [("/approvals/break-glass", BODY | {"model": name}), ("/versions/retire", BODY | {"model": name})]
+    asked += [("/approvals/break-glass", BODY | {"model": name, "revision": 1})]
+    asked += [("/versions/retire", BODY | {"model": name})]
     asked += [("/versions/lineage", {"of": name}), ("/versions/lineage", {"of": f"{name}@1"})]
     with httpx.Client(base_url=f"{untouched.url}/v2", headers=admin) as client:
         for path, body in asked:
@@ -216,7 +219,9 @@ def test_the_sdk_acts_as_who_its_key_says(server: Server) -> None:
         with pytest.raises(ConflictError, match="approved by bob already"):
             bob.decide("approve", "flights", 2)
         assert bob.decide("revoke", "flights", 2, "complaints")["state"] == "revoked"
-        assert ann.decide("break-glass", "flights", 2, "fire")["champion"]["version"] == 2
+        with pytest.raises(ConfigurationError, match="Give the revision"):
+            ann.decide("break-glass", "flights", 2, "fire")
+        assert ann.decide("break-glass", "flights", 2, "fire", revision=1)["champion"]["version"] == 2
         assert ann.decide("retire", "flights", 1, "it discriminates")["retired_at"]
         with pytest.raises(DataError, match="registered are: 1, 2"):
             ann.lineage("flights@9")
@@ -254,22 +259,45 @@ def test_somebody_else_s_decision_is_no_repetition_and_neither_is_one_that_was_u
     assert server("bob", "/approvals/approve", BODY | {"digest": NEW}).status_code == 200
     assert server("ben", "/approvals/revoke", BODY).status_code == 200
     assert server("bob", "/approvals/approve", BODY).status_code == 409
-    assert server("ann", "/approvals/break-glass", BODY).status_code == 200
+    assert server("ann", "/approvals/break-glass", BODY | {"revision": 1}).status_code == 200
     set_champion(server.store, AUTHOR, "flights", VersionRef(1, "a" * 64), "back")
-    broken = server("ann", "/approvals/break-glass", BODY)
-    assert broken.status_code == 200  # not a repetition: it is done again
+    late = server("ann", "/approvals/break-glass", BODY | {"revision": 1})
+    assert (late.status_code, "not any more what it was at revision 1" in late.json()["error"]) == (409, True)
+    assert server("ann", "/approvals/break-glass", BODY | {"revision": 3}).status_code == 200
     assert [event.type for event in read_events(server.store)].count("break_glass") == 2
+
+
+def test_a_verdict_is_about_the_request_that_was_looked_at(server: Server) -> None:
+    first = server("ann", "/approvals/request", BODY).json()["id"]
+    refused = BODY | {"reason": "no limits in the card", "approval": first}
+    other = server("bob", "/approvals/reject", refused | {"digest": "c" * 64})
+    assert (other.status_code, "has the digest bbb" in other.json()["error"]) == (409, True)
+    for _ in range(2):
+        assert server("bob", "/approvals/reject", refused).json()["state"] == "rejected"
+    second = server("ann", "/approvals/request", BODY | {"reason": "mended"}).json()["id"]
+    for verdict in ("reject", "approve", "revoke"):
+        late = server("bob", f"/approvals/{verdict}", refused)
+        assert (late.status_code, f"({second}) is requested" in late.json()["error"]) == (409, True)
+    assert server("bob", "/approvals/approve", BODY | {"approval": second}).json()["state"] == "approved"
+
+
+def test_a_late_approval_of_what_has_expired_says_so(server: Server) -> None:
+    assert server("ann", "/approvals/request", BODY).status_code == 200
+    assert server("bob", "/approvals/approve", BODY).status_code == 200
+    expire(server.store, datetime.now(UTC) + timedelta(days=400))
+    late = server("bob", "/approvals/approve", BODY)
+    assert (late.status_code, "Ask for approval again" in late.json()["error"]) == (409, True)
 
 
 def decide(ask: str, url: str, key: str, what: Any, version: int, reason: str) -> Any:
     async def asynchronously() -> Any:
         async with AsyncClient(url, api_key=key) as client:
-            return await client.decide(what, "flights", version, reason)
+            return await client.decide(what, "flights", version, reason, revision=1)
 
     if ask == "async":
         return asyncio.run(asynchronously())
     with Client(url, api_key=key) as client:
-        return client.decide(what, "flights", version, reason)
+        return client.decide(what, "flights", version, reason, revision=1)
 
 
 class LosesAnswers:
@@ -286,7 +314,11 @@ class LosesAnswers:
         body = (await receive())["body"]
         headers = [(k, v) for k, v in scope["headers"] if k in (b"authorization", b"content-type", b"x-request-id")]
         async with httpx.AsyncClient() as client:
-            answer = await client.post(f"{self._to}{scope['path']}", content=body, headers=headers)
+            answer = await client.request(scope["method"], f"{self._to}{scope['path']}", content=body, headers=headers)
+        if scope["method"] == "GET":
+            await send({"type": "http.response.start", "status": answer.status_code, "headers": []})
+            await send({"type": "http.response.body", "body": answer.content})
+            return
         request_id = dict(headers)[b"x-request-id"]
         first = not self.lost or getattr(self, "_last", None) != request_id
         if first:
@@ -397,7 +429,7 @@ def ask_and_decide(command: Callable[..., str]) -> None:
     assert "approved by development_approver" in done
     assert "flights@2  approved by development_approver" in command("approvals", "list")
     assert "revoked" in command("approvals", "revoke", "flights", "2", "--reason", "no")
-    broken = command("approvals", "break-glass", "flights", "2", "--reason", "fire")
+    broken = command("approvals", "break-glass", "flights", "2", "--reason", "fire", "--revision", "1")
     assert "Version 2 of flights is champion" in broken
     assert "retired" in command("versions", "retire", "flights", "1", "--reason", "old")
     listed = command("versions", "list", "flights", local=True).splitlines()

@@ -33,8 +33,9 @@ _VERSION = object_of(
         "digest": {"anyOf": [_DIGEST, {"type": "null"}]},
         "revision": {"anyOf": [REVISION, {"type": "null"}]},
         "condition": REASON,
+        "approval": {"anyOf": [{"type": "string", "maxLength": 64}, {"type": "null"}]},
     },
-    optional=("reason", "digest", "revision", "condition"),
+    optional=("reason", "digest", "revision", "condition", "approval"),
 )
 _TIME = {"type": "string", "format": "date-time"}
 _LINEAGE_QUESTION = object_of(
