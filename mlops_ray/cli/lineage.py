@@ -68,7 +68,9 @@ def live(
     state: StateOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show what served at a moment, with each step of the rollout that was under way."""
+    """Show what served at a moment, with each step of the rollout that was under way; of now with the revision, on
+    which changes of what is live are decided."""
+    from mlops_ray.governance.live import live as live_now
     from mlops_ray.registry.trace import shown
     from mlops_ray.registry.trace_tree import deployment_line
 
@@ -81,16 +83,18 @@ def live(
     if not known:
         raise ConfigurationError(f"Nothing was ever live under the name {shown(use_case)}.")
     then = [one for one in known if one.held(moment)]
+    revision = None if at else live_now(store, use_case).revision
     rollouts = {one.rollout for one in then} - {None}
     steps = [one for one in known if one.rollout in rollouts]
     if as_json:
         found = {"use_case": use_case, "at": moment.isoformat(), "live": _plain(then), "rollout": _plain(steps)}
-        found["history"] = _plain(known)
+        found |= {"history": _plain(known), "revision": revision}
         typer.echo(json.dumps(found, indent=2))
         return
     if not then:
         raise DataError(f"Nothing was live yet: the first version of {use_case} came at {known[0].since.isoformat()}.")
-    typer.echo(f"{use_case} at {moment:%Y-%m-%d %H:%M:%S} UTC")
+    decided_on = "" if revision is None else f", revision {revision}"
+    typer.echo(f"{use_case} at {moment:%Y-%m-%d %H:%M:%S} UTC{decided_on}")
     for one in then:
         typer.echo(f"  {deployment_line(one)}")
     if steps:

@@ -215,14 +215,16 @@ def test_live_at_a_moment_is_what_served_then(settings: Settings, rolled_out: Co
     ]
     assert [one["part"] for one in found["rollout"]] == ["loading", "shadow", "canary"]
     assert "→ canary    version 2   25.0%" in run_cli(settings, "live", "flights", "--at", canary.since.isoformat())
-    assert "version 1  100.0%" in run_cli(settings, "live", "flights")
+    shown = run_cli(settings, "live", "flights")
+    assert "version 1  100.0%" in shown
+    assert f"UTC, revision {live(rolled_out, 'flights').revision}\n" in shown  # what breaking the glass is decided on
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         (["flights", "--at", "2000-01-01T00:00Z"], "Nothing was live yet"),
-        (["flights", "--at", "9000-01-01T00:00Z"], "has not come yet"),
+        (["flights", "--at", "2199-01-01T00:00Z"], "has not come yet"),
         (["flights", "--at", "2026-03-01T12:00"], "no time zone"),
         (["flights", "--at", "yesterday\x1b"], "is not a moment"),
         (["../x\x1b"], "Nothing was ever live"),
