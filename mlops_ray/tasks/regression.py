@@ -303,7 +303,7 @@ class Regression:
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.margins is None:
             return {"prediction": answer}
-        low, high = (end.astype(np.float32) for end in self._ends(answer))
+        low, high = (np.clip(end, -_LARGEST, _LARGEST).astype(np.float32) for end in self._ends(answer))
         return {"prediction": answer, "low": low, "high": high}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:

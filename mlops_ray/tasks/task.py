@@ -218,7 +218,7 @@ class Task(Protocol):
         ...
 
     def with_scale(self, labels: NDArray[Any]) -> Self:
-        """The same with how far these labels, which a model is fitted to, are spread: the unit of `apart`. Or itself."""
+        """The same with how far the labels that a model is fitted to are spread: the unit of `apart`. Or itself."""
         ...
 
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:

@@ -48,6 +48,8 @@ RESERVED: Mapping[str, str] = {
     "prediction": "answers",
 }
 _DAY = timedelta(days=1)
+# What MLflow takes as the name of a parameter and every store as that of a file. An average puts a colon between them.
+_RECORDED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}")
 _MOMENT = "a moment with a time zone"
 _NEXT_STEP: Mapping[type[pl.DataType], str] = {
     pl.Duration: "Make it a number, such as .dt.total_days()",
@@ -198,6 +200,17 @@ def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
         raise _refusal(
             case,
             f"candidate {name!r} has the space {space!r:.100}. Give each parameter a Uniform, Integer or Choice.",
+        )
+    for what, text in (("candidate", name), *((f"candidate {name!r}: parameter", one) for one in space)):
+        if not isinstance(text, str) or not _RECORDED.fullmatch(text):
+            raise _refusal(
+                case,
+                f"{what} {text!r:.120} cannot be recorded. Take at most 100 of a-z, A-Z, 0-9, _, -, . and space, "
+                f"one of the first four first.",
+            )
+    if "candidate" in space:
+        raise _refusal(
+            case, f"candidate {name!r}: parameter 'candidate' is recorded as the candidate's name. Rename it."
         )
 
 

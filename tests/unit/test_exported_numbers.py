@@ -62,7 +62,9 @@ def test_what_answers_as_it_was_trained_to_is_sealed_whatever_the_unit(
     task = data.task.with_scale(data.label)
     assert _difference(task, served, trained, "trees") <= ONNX_TOLERANCE / 10
     wrong = served + np.float32(1e-4 * deviation) * (np.arange(len(served)) == np.abs(trained).argmin())
-    with pytest.raises(DataError, match=rf"trees answers \S+ to row {np.abs(trained).argmin()} of .* model \S+: .*1e-05"):
+    with pytest.raises(
+        DataError, match=rf"trees answers \S+ to row {np.abs(trained).argmin()} of .* model \S+: .*1e-05"
+    ):
         _difference(task, wrong, trained, "trees")
 
 
