@@ -70,7 +70,7 @@ def _within(dimension: Uniform | Integer | Choice, value: Any) -> bool:
     return dimension.low <= value <= dimension.high and not (isinstance(dimension, Integer) and value % 1)
 
 
-def _of_kind(dimension: Uniform | Integer | Choice, value: Any) -> str | float | int | bool:
+def _of_kind(dimension: Uniform | Integer | Choice, value: str | float | int | bool) -> str | float | int | bool:
     """What may have been a number of another kind when it was recorded."""
     if isinstance(dimension, Choice):
         return value

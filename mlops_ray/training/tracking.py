@@ -297,8 +297,8 @@ def open_search(
         if found:
             parent: str = found[0].info.run_id
             started_from = json.loads(found[0].data.tags.get(_STARTED_FROM, "{}"))
-            said = found[0].data.tags[_ROWS]
-            rows = None if said == _ALL else int(said)
+            if said := found[0].data.tags.get(_ROWS):
+                rows = None if said == _ALL else int(said)
             client.update_run(parent, status="RUNNING")
         else:
             digests = {"mlops_ray.training_set": data.digest, "mlops_ray.snapshot": data.snapshot}

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -128,7 +127,8 @@ class TrialWorker:
 
 def _risen(fraction: Any, last: float) -> float:
     """The fraction of its budget that a fit has spent. Raises UseCaseError if it is none."""
-    if isinstance(fraction, bool) or not isinstance(fraction, Real) or not last < fraction <= 1:
+    is_number = isinstance(fraction, int | float | np.integer | np.floating) and not isinstance(fraction, bool)
+    if not (is_number and last < fraction <= 1):
         raise UseCaseError(
             f"fit yielded the fraction {fraction!r}. Give a number above the last one ({last:g}), at most 1."
         )

@@ -206,7 +206,7 @@ def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
             raise _refusal(
                 case,
                 f"{what} {text!r:.120} cannot be recorded. Take at most 100 of a-z, A-Z, 0-9, _, -, . and space, "
-                f"one of the first four first.",
+                f"beginning with one of the first four.",
             )
     if "candidate" in space:
         raise _refusal(

@@ -83,3 +83,11 @@ def test_the_scale_is_sealed_and_tasks_without_one_are_read_as_they_were() -> No
     assert before.apart(np.array([3.0]), np.array([0.0])) == pytest.approx([3.0])
     assert "deviation" not in task_to_json(before)
     assert replace(task, deviation=None).with_scale(np.array([-300.0, 300.0])) == task
+
+
+@pytest.mark.parametrize("margins", [(-1e38, 1e38), (-3e38, -1e38), (1e38, 3e38)])
+def test_an_interval_ends_within_float32_so_that_it_can_be_written_as_json(margins: tuple[float, float]) -> None:
+    answers = np.array([-3e38, 0.0, 3e38], np.float32)
+    rows = Regression(coverage=0.8, margins=margins).rows(answers)
+    json.dumps(rows, allow_nan=False)
+    assert all(-FLOAT32 <= row["low"] <= row["high"] <= FLOAT32 for row in rows)
