@@ -142,8 +142,8 @@ def read_split(
     for name, sample in found.items():
         if lacking := task.shortfall(task.encoded(sample[LABEL])):
             raise DataError(
-                f"Of the {whole[name].height:,} rows of the {name} period a sample of {sample.height:,} is looked at, "
-                f"which has {lacking}. Give Search(rows=...) more than {rows:,}, or a cluster more memory in one node."
+                f"The search looks at a sample of the {whole[name].height:,} rows of the {name} period: {lacking}. "
+                f"Give Search(rows=...) more than {rows:,}, or a node more memory if that limits them."
             )
     return found
 
