@@ -126,7 +126,8 @@ def read_split(
 ) -> dict[str, pl.DataFrame]:
     """As `split_by_time`, of the periods that are named, of which only these are read whole.
 
-    rows: about so many of these, see `read_sample`; None: all.
+    rows: about so many of these, see `read_sample`; None: all. Raises DataError also where a sample has too few labels
+    of a period that has enough.
     """
     as_of, inside = training_set.as_of, parts_of_split(training_set.as_of, split)
     start = split.test_start(as_of) if set(names) == {"test"} else None
@@ -135,9 +136,15 @@ def read_split(
     found = {name: frame.filter(inside[name]).sort(PREDICTION_TIME, maintain_order=True) for name in names}
     labels = [PREDICTION_TIME, LABEL, LABEL_KNOWN_AT]
     others = read_between([training_set.url], PREDICTION_TIME, None, as_of, labels)
-    for name, flag in inside.items():
-        there = found[name] if name in found else others.filter(flag)
+    whole = {name: others.filter(flag) for name, flag in inside.items()}
+    for name, there in whole.items():
         expect_labels(task, name, task.encoded(there[LABEL]), as_of)
+    for name, sample in found.items():
+        if lacking := task.shortfall(task.encoded(sample[LABEL])):
+            raise DataError(
+                f"The search looks at a sample of the {whole[name].height:,} rows of the {name} period: {lacking}. "
+                f"Give Search(rows=...) more than {rows:,}, or a node more memory if that limits them."
+            )
     return found
 
 

@@ -36,7 +36,7 @@ from mlops_ray.registry.bill_of_materials import bill_of_materials
 from mlops_ray.registry.model_schema import ModelSchema, schema_of
 from mlops_ray.registry.model_signature import expect_signing_key, sign
 from mlops_ray.registry.onnx_model import OnnxModel
-from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal
+from mlops_ray.registry.sealed_model import SealedModel, files_of, golden_cases, load, model_inputs, seal, shown_answer
 from mlops_ray.serving.golden import replay_golden_requests
 from mlops_ray.tasks.days import days_of
 from mlops_ray.tasks.stored import task_to_json
@@ -78,10 +78,11 @@ def fit_score_and_seal(
     fitted = fit_trial(use_case, periods.before_gap, training_set.features, trial, found.calibration, memory)
     features, seed, test = fitted.encoder.features, use_case.search.seed, periods.test
     task = _renewed(OnnxModel(fitted.onnx, features, found.task), features, periods.gap)
+    task = task.with_scale(labels_of(periods.before_gap, task))
     model = OnnxModel(fitted.onnx, features, task)
     answers = answers_to(test, fitted.predict)
     served = answers_to(test, lambda rows: model.answers(*model_inputs(rows, features)))
-    difference = _difference(task.apart(served, answers), trial.candidate)
+    difference = _difference(task, served, answers, trial.candidate)
     asked = _Asked.of(use_case, periods, answers)
     schema = replace(_schema(use_case, periods, asked, features, training_set.feature_project), task=task)
     evaluation = _evaluation(use_case, task, asked, features) | {"onnx_max_difference": difference}
@@ -164,15 +165,17 @@ class _Asked:
         return model.answers(*model_inputs(self.test, features))
 
 
-def _difference(apart: NDArray[np.float64], candidate: str) -> float:
-    """The largest difference between the fitted model's answers and those of its export."""
-    difference = float(apart.max())
-    if not difference <= ONNX_TOLERANCE:  # NaN, too, is a difference
+def _difference(task: Task, served: NDArray[np.float32], answers: NDArray[np.float64], candidate: str) -> float:
+    """The largest difference (`Task.apart`) between the fitted model's answers and those of its export."""
+    apart = task.apart(served, answers)
+    row = int(apart.argmax())  # a NaN, if there is one
+    if not apart[row] <= ONNX_TOLERANCE:
         raise DataError(
-            f"The ONNX export of {candidate} differs from the trained model by {difference:.2g} on the test "
-            f"period (limit {ONNX_TOLERANCE:g}). Choose another candidate, or report this."
+            f"The ONNX export of {candidate} answers {shown_answer(served[row])} to row {row} of the test period, the "
+            f"trained model {shown_answer(answers[row])}: {apart[row]:.2g} apart (limit {ONNX_TOLERANCE:g}). Choose "
+            f"another candidate, or report this."
         )
-    return difference
+    return float(apart[row])
 
 
 def _fitted_with(use_case: UseCase, fitted: Fitted, found: Found, asked: _Asked) -> dict[str, Any]:

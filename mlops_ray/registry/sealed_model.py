@@ -222,7 +222,7 @@ def _replay(model: OnnxModel, schema: ModelSchema, golden: Mapping[str, Any]) ->
 
 def shown_answer(answer: ArrayLike) -> str:
     """The numbers of the answer to one row, for people."""
-    return ", ".join(f"{value:.7f}" for value in np.atleast_1d(np.asarray(answer)).tolist())
+    return ", ".join(f"{value:.9g}" for value in np.atleast_1d(np.asarray(answer)).tolist())
 
 
 def _expect_hard_cases(rows: pl.DataFrame, features: Sequence[Feature]) -> None:

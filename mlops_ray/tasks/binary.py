@@ -195,6 +195,9 @@ class Binary:
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return log_odds(answer)
 
+    def with_scale(self, labels: NDArray[Any]) -> "Binary":
+        return self
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64))
         return differences

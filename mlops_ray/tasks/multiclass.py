@@ -234,6 +234,9 @@ class MultiClass:
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return log_odds(answer[:, int(np.argmax(about))])
 
+    def with_scale(self, labels: NDArray[Any]) -> "MultiClass":
+        return self
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)).max(axis=1)
         return differences

@@ -36,7 +36,8 @@ class Regression:
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
     margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
-    the model. edges: where there are several such pairs, from which answer on the next one holds.
+    the model. edges: where there are several such pairs, from which answer on the next one holds. deviation: the
+    standard one of the labels that the model was fitted to, sealed with it.
 
     Metrics: mean_absolute_error, root_mean_squared_error, in the unit, r2, the share of the variance that is explained
     (higher is better), and where intervals are declared coverage, the share of the labels that are in theirs.
@@ -47,6 +48,7 @@ class Regression:
     coverage: float | None = None
     margins: tuple[float, ...] | None = None
     edges: tuple[float, ...] = ()
+    deviation: float | None = None
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -276,8 +278,14 @@ class Regression:
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return answer.astype(np.float64)
 
+    def with_scale(self, labels: NDArray[Any]) -> "Regression":
+        return replace(self, deviation=float(labels.std()))
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
-        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / (1 + np.abs(theirs))
+        """Models add up float32 scores of the size of the deviation, also where the answer is near 0. Tasks that were
+        sealed without one are measured as if it were 1."""
+        scale = (1.0 if self.deviation is None else self.deviation) + np.abs(theirs, dtype=np.float64)
+        differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / scale
         return differences
 
     @property
@@ -298,7 +306,7 @@ class Regression:
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.margins is None:
             return {"prediction": answer}
-        low, high = (end.astype(np.float32) for end in self._ends(answer))
+        low, high = (np.clip(end, -_LARGEST, _LARGEST).astype(np.float32) for end in self._ends(answer))
         return {"prediction": answer, "low": low, "high": high}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:

@@ -81,13 +81,16 @@ def _fitted(labels: NDArray[Any], answer: Floats, moves: bool) -> Scaling:
     scores = scores_of(answer)
     width = scores.shape[1]
     nothing = Scaling(1.0, (0.0,) * width)
+    # The mean loss moves with a rare class so little that the optimiser would take it for found.
+    rarest = float(np.unique(labels, return_counts=True)[1].min() / len(labels))
 
     def loss(given: Floats) -> tuple[float, Floats]:
         value, by_score = nothing.link.loss(given[0] * scores + given[1:], labels)
         by_shift = by_score.sum(axis=0) if moves else np.zeros(width)
-        return value, np.concatenate([[float((by_score * scores).sum())], by_shift])
+        return value / rarest, np.concatenate([[float((by_score * scores).sum())], by_shift]) / rarest
 
     bounds = [_SLOPES] + [(None, None) if moves else (0.0, 0.0)] * width
-    found = minimize(loss, np.array([1.0, *nothing.shifts]), jac=True, method="L-BFGS-B", bounds=bounds).x
+    start, options = np.array([1.0, *nothing.shifts]), {"gtol": 1e-10, "ftol": 1e-15}
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
     shifts = found[1:] if width == 1 else found[1:] - found[1]
     return Scaling(float(found[0]), tuple(float(shift) for shift in shifts))

@@ -221,9 +221,13 @@ class Task(Protocol):
         """What `decisions` gave, as a sentence."""
         ...
 
+    def with_scale(self, labels: NDArray[Any]) -> Self:
+        """The same with how far the labels that a model is fitted to are spread: the unit of `apart`. Or itself."""
+        ...
+
     def apart(self, ours: NDArray[np.floating[Any]], theirs: NDArray[np.floating[Any]]) -> Floats:
         """How far two answers to the same rows are apart, [rows]: of probabilities the largest difference, of numbers
-        the difference over 1 + |theirs|."""
+        the difference over the sum of the labels' standard deviation and |theirs|."""
         ...
 
     @property

@@ -17,11 +17,13 @@ _OPSET = 18
 
 @dataclass(frozen=True)
 class AveragedModel:
-    """weights: of the models, in their order; together 1. output: the name of the answer (`Task.output`)."""
+    """weights: of the models, in their order; together 1. output: the name of the answer (`Task.output`). is_cut_short:
+    the share of time of one of them was up before it ended."""
 
     models: tuple[FittedModel, ...]
     weights: tuple[float, ...]
     output: str
+    is_cut_short: bool = False
 
     def with_models(self, *models: FittedModel) -> Self:
         return replace(self, models=models)

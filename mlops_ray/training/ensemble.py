@@ -1,8 +1,9 @@
 """The average of the best few trials: which, with what weights, and as a candidate that is fitted like any other."""
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from mlops_ray.use_case.search import ENSEMBLE
 # How often a model is added; a weight is a multiple of one in so many.
 _ROUNDS = 20
 _FOLDS = 4
-_MEMBER = re.compile(r"(?P<trial>.+?-\d{3,})\.(?P<name>.+)")
+# What stands between the parts of a parameter's name; no candidate and no parameter has it in its own.
+_BETWEEN, _WEIGHT = ":", "weight"
+# As averages were written before: `<trial>.weight`, `<trial>.<parameter>`.
+_WRITTEN_BEFORE = re.compile(r"(?P<trial>.+?-\d{3,})\.(?P<name>.+)")
 Floats = NDArray[np.float64]
 
 
@@ -118,23 +122,36 @@ def _mean(answers: Mapping[str, Floats], weights: Mapping[str, float]) -> Floats
 
 
 def parameters_of(trials: Sequence[Trial], weights: Mapping[str, float]) -> dict[str, Any]:
-    """The average as parameters of one candidate: of each trial in it `<trial>.weight` and `<trial>.<parameter>`."""
-    members = {trial.trial_id: trial for trial in trials}
-    return {
-        f"{name}.{key}": value
-        for name, weight in weights.items()
-        for key, value in {"weight": weight, **members[name].parameters}.items()
-    }
-
-
-def members_of(parameters: Parameters) -> dict[str, dict[str, Any]]:
-    """The parameters of each trial in the average, `weight` among them; the reverse of `parameters_of`."""
-    found = dict[str, dict[str, Any]]()
-    for key, value in parameters.items():
-        if (match := _MEMBER.fullmatch(key)) is None:
-            raise UseCaseError(f"The parameter {key!r} of an average does not begin with a trial. Search again.")
-        found.setdefault(match["trial"], {})[match["name"]] = value
+    """The average as parameters of one candidate: of each trial in it `weight:<trial>` and `<trial>:<parameter>`."""
+    members, found = {trial.trial_id: trial for trial in trials}, dict[str, Any]()
+    for name, weight in weights.items():
+        found[f"{_WEIGHT}{_BETWEEN}{name}"] = weight
+        found |= {f"{name}{_BETWEEN}{key}": value for key, value in members[name].parameters.items()}
     return found
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial in an average."""
+
+    weight: float
+    parameters: dict[str, Any]
+
+
+def members_of(parameters: Parameters) -> dict[str, Member]:
+    """By trial; the reverse of `parameters_of`. Raises UseCaseError for what is none of it."""
+    weights, own = dict[str, float](), dict[str, dict[str, Any]]()
+    for key, value in parameters.items():
+        trial, _, name = key.partition(_BETWEEN)
+        if match := _WRITTEN_BEFORE.fullmatch(key) if not name else None:
+            trial, name = (_WEIGHT, match["trial"]) if match["name"] == _WEIGHT else match.groups()
+        if not name:
+            raise UseCaseError(f"The parameter {key!r} of an average does not name a trial. Search again.")
+        if trial == _WEIGHT:
+            weights[name] = float(value)
+        else:
+            own.setdefault(trial, {})[name] = value
+    return {trial: Member(weight, own.get(trial, {})) for trial, weight in weights.items()}
 
 
 def candidates_in(trial: Trial) -> tuple[str, ...]:
@@ -164,15 +181,26 @@ class Ensemble:
         return all(getattr(one, "deterministic", True) for one in self.candidates)
 
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
-        """Each of its models to the end, one after another. Raises UseCaseError if a candidate is no longer there."""
+        """Each of its models to the end, one after another, with an even share of the time that is left. Raises
+        UseCaseError if a candidate is no longer there."""
         known = {candidate.name: candidate for candidate in self.candidates}
-        models, weights = list[FittedModel](), list[float]()
-        for trial, own in sorted(members_of(parameters).items()):
+        members, models, is_cut_short = sorted(members_of(parameters).items()), list[FittedModel](), False
+        for at, (trial, member) in enumerate(members):
             if (candidate := known.get(_candidate(trial))) is None:
                 raise UseCaseError(
                     f"{trial} is in the average, and its candidate is not declared any more. Search again."
                 )
-            weights.append(float(own.pop("weight")))
-            *_, (_, model) = candidate.fit(data, own)
+            share = _share(data, len(members) - at)
+            *_, (_, model) = candidate.fit(share, member.parameters)
+            is_cut_short |= share.is_out_of_time()
             models.append(model)
-        yield 1.0, AveragedModel(tuple(models), tuple(weights), data.task.output)
+        weights = tuple(member.weight for _, member in members)
+        yield 1.0, AveragedModel(tuple(models), weights, data.task.output, is_cut_short)
+
+
+def _share(data: FitData, fits: int) -> FitData:
+    """For the next of so many fits that follow one another."""
+    if data.ends_at is None:
+        return data
+    now = time.monotonic()
+    return replace(data, ends_at=now + (data.ends_at - now) / fits)

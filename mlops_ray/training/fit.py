@@ -14,6 +14,7 @@ from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.tasks.scaling import Scaling
+from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.encoded_rows import EncodedRows, labels_of, moments_of
 from mlops_ray.training.encoding import Encoder, fit_encoder_to
 from mlops_ray.training.ensemble import Ensemble
@@ -113,7 +114,8 @@ def fit_trial(
         data = FitData(encoded.matrix(), *about)
         steps = candidate.fit(data, trial.parameters)
     *_, (_, fitted) = scaled_steps(steps, task, weights.correction)
-    is_cut_short = data.is_out_of_time()  # before the export, which takes time of its own
+    # Before the export, which takes time of its own.
+    is_cut_short = data.is_out_of_time() or (isinstance(fitted, AveragedModel) and fitted.is_cut_short)
     model, uncalibrated = fitted, None
     if calibration is not None:
         model, uncalibrated = scaled(fitted, calibration, task), fitted

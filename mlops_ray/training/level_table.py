@@ -12,8 +12,8 @@ from mlops_ray.tasks.evaluation import Floats
 # As if a value had had so many rows more, whose labels were as all are on average. Of 50 thousand simulated customers
 # trees had a ROC AUC of 0.7795, 0.7800 and 0.7781 with 1, 5 and 20, and with the number of rows beside it 0.7801.
 _PRIOR_ROWS = 5.0
-# What a sealed model may keep of one category: its texts, and a code and two numbers for each.
-_MOST_BYTES, _BYTES_BESIDE_TEXT = 20_000_000, 24
+# What a sealed model may keep of one category: its texts, and for each where it is, a code and its numbers.
+_MOST_BYTES, _BYTES_BESIDE_TEXT, _BYTES_OF_NUMBER = 20_000_000, 16, 4
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def level_table(texts: pl.Series, history: History) -> LevelTable:
     counted = (
         pl.DataFrame({"text": texts}).group_by("text").len("rows").sort(["rows", "text"], descending=[True, False])
     )
-    size = (counted["text"].str.len_bytes() + _BYTES_BESIDE_TEXT).cum_sum()
+    beside_text = _BYTES_BESIDE_TEXT + _BYTES_OF_NUMBER * len(history.labels)
+    size = (counted["text"].str.len_bytes() + beside_text).cum_sum()
     kept = counted.filter(size <= _MOST_BYTES)["text"]
     place = texts.replace_strict(kept, range(1, 1 + len(kept)), default=0, return_dtype=pl.UInt32).to_numpy()
     rows = np.bincount(place, minlength=1 + len(kept)).astype(np.float64)

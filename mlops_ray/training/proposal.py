@@ -1,8 +1,10 @@
 """The next parameters to try: a pure function of the seed and of the trials before."""
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 
@@ -33,7 +35,9 @@ def propose(
     (constant liar), so that the same place is not tried twice at a time.
     """
     if number == 0:
-        return start if start is not None and lies_in(candidate.space, start) else middle(candidate.space)
+        if start is None or not lies_in(candidate.space, start):
+            return middle(candidate.space)
+        return {name: _of_kind(candidate.space[name], value) for name, value in start.items()}
     digest = hashlib.sha256(f"{seed}:{candidate.name}:{number}".encode()).digest()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -58,12 +62,19 @@ def lies_in(space: SearchSpace, parameters: Parameters) -> bool:
     return space.keys() == parameters.keys() and all(_within(space[name], parameters[name]) for name in space)
 
 
-def _within(dimension: Uniform | Integer | Choice, value: str | float | int | bool) -> bool:
+def _within(dimension: Uniform | Integer | Choice, value: Any) -> bool:
     if isinstance(dimension, Choice):
         return any(value == one and type(value) is type(one) for one in dimension.values)
-    if isinstance(value, str | bool) or (isinstance(dimension, Integer) and value != int(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return dimension.low <= value <= dimension.high
+    return dimension.low <= value <= dimension.high and not (isinstance(dimension, Integer) and value % 1)
+
+
+def _of_kind(dimension: Uniform | Integer | Choice, value: str | float | int | bool) -> str | float | int | bool:
+    """What may have been a number of another kind when it was recorded."""
+    if isinstance(dimension, Choice):
+        return value
+    return int(value) if isinstance(dimension, Integer) else float(value)
 
 
 def middle(space: SearchSpace) -> Parameters:
@@ -75,8 +86,9 @@ def _middle(dimension: Uniform | Integer | Choice) -> str | float | int | bool:
     if isinstance(dimension, Choice):
         return dimension.values[0]
     low, high = dimension.low, dimension.high
-    centre = float((low * high) ** 0.5) if dimension.log else (low + high) / 2
-    return round(centre) if isinstance(dimension, Integer) else centre
+    # Of parts, as products and sums of very large and very small numbers are none.
+    centre = math.sqrt(low) * math.sqrt(high) if dimension.log else low / 2 + high / 2
+    return round(centre) if isinstance(dimension, Integer) else min(max(centre, float(low)), float(high))
 
 
 def distribution(dimension: Uniform | Integer | Choice) -> optuna.distributions.BaseDistribution:

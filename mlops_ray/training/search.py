@@ -56,27 +56,25 @@ def search(
     UnavailableError if MLflow is down.
     """
     started = time.monotonic()
-    rows = rows_looked_at(use_case, training_set)
-    if rows != use_case.search.rows:
-        logger.info("Trials are given %d of %d rows: more do not fit in the memory of a node.", rows, training_set.rows)
-    data = encode_where_it_fits(use_case, training_set, rows)
     runs = open_search(
         settings,
         use_case.name,
         use_case.metric,
         key,
         training_set,
-        {
-            "mlops_ray.feature_service": str(training_set.feature_service),
-            "mlops_ray.search_rows": str(rows or "all"),
-        },
+        {"mlops_ray.feature_service": str(training_set.feature_service)},
         start_from,
+        rows_looked_at(use_case, training_set),
     )
+    rows = runs.rows
+    if rows != use_case.search.rows:
+        logger.info("Trials are given %d of %d rows: more do not fit in the memory of a node.", rows, training_set.rows)
     ledger = TrialLedger(runs, training_set, use_case, progress, retry_failed)
     kept = KeptAnswers(settings.artifacts, use_case.name, key) if use_case.search.ensemble > 1 else None
     done, before = len(ledger.ended()), ledger.ended_by()
     logger.info("Search %s: %d of %d trials have ended.", runs.parent_run_id, done, ledger.budget.trials)
     try:
+        data = encode_where_it_fits(use_case, training_set, rows)
         if ledger.unfinished() or not before:
             ledger.start_clock(started)
             slots = Slots(use_case.search, use_case.candidates, ledger.budget.trials, resources)

@@ -44,7 +44,8 @@ def encode_where_it_fits(
     """
     if not training_set.parts:
         return encode(use_case, training_set, rows)
-    memory = (rows or training_set.rows) * _row_bytes(training_set)
+    # A search that goes on keeps its rows, also where a node has less memory than the one that it began on.
+    memory = min((rows or training_set.rows) * _row_bytes(training_set), most_memory())
     reference = ray.remote(encode).options(memory=memory).remote(use_case, training_set, rows)
     try:
         ray.wait([reference], fetch_local=False)

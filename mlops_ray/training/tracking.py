@@ -33,6 +33,7 @@ _MESSAGE = "mlops_ray.message"
 _ENVIRONMENT = "mlops_ray.environment"
 _RETIRED = "mlops_ray.retired"
 _STARTED_FROM = "mlops_ray.started_from"
+_ROWS, _ALL = "mlops_ray.search_rows", "all"
 _ENDED_BY = "mlops_ray.ended_by"
 _LEADERBOARD = "leaderboard.json"
 _SECONDS = "search_seconds"
@@ -130,9 +131,12 @@ class SearchRuns:
         parent_run_id: str,
         metric: str,
         started_from: Mapping[str, Any],
+        rows: int | None = None,
     ):
-        """started_from: see SearchResult; that of the first attempt, whatever has been registered since."""
+        """started_from, rows: see SearchResult, rows its looked_at; those of the first attempt, whatever has been
+        registered since, and however much memory nodes have now."""
         self.started_from = started_from
+        self.rows = rows
         self._settings = settings
         self._client = client
         self._experiment = experiment
@@ -277,10 +281,11 @@ def open_search(
     data: TrainingSet,
     tags: Mapping[str, str],
     start_from: Mapping[str, Any] | None = None,
+    rows: int | None = None,
 ) -> SearchRuns:
     """The runs of the search `key`: those of an earlier attempt, or a new parent with the digests of its data.
 
-    start_from: see SearchResult.started_from; an earlier attempt's stands.
+    start_from, rows: see SearchResult.started_from and looked_at; an earlier attempt's stand.
 
     Raises UnavailableError if MLflow does not answer.
     """
@@ -292,15 +297,18 @@ def open_search(
         if found:
             parent: str = found[0].info.run_id
             started_from = json.loads(found[0].data.tags.get(_STARTED_FROM, "{}"))
+            if said := found[0].data.tags.get(_ROWS):
+                rows = None if said == _ALL else int(said)
             client.update_run(parent, status="RUNNING")
         else:
             digests = {"mlops_ray.training_set": data.digest, "mlops_ray.snapshot": data.snapshot}
             started_from = dict(start_from or {})
             tags = {**tags, _STARTED_FROM: json.dumps(started_from)} if started_from else tags
+            tags = {**tags, _ROWS: str(rows or _ALL)}
             described = {_KEY: key, "mlops_ray.as_of": data.as_of.isoformat(), **digests, **tags}
             parent = client.create_run(experiment, tags=described, run_name=f"search {key[:12]}").info.run_id
         client.log_inputs(parent, [_dataset(data)])
-    return SearchRuns(settings, client, experiment, parent, metric, started_from)
+    return SearchRuns(settings, client, experiment, parent, metric, started_from, rows)
 
 
 def missing_run(settings: Settings, run_id: str) -> str | None:

@@ -15,6 +15,8 @@ from mlops_ray.use_case import Fit
 
 # Of a row: what weighs less together is beyond what sums of gradients keep in float32.
 _LEAST = 1e-6
+# Of rows that count alike: what is learned of fewer is chance.
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Weights:
 
 
 def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Weights:
-    """moments: of prediction, [rows]. Raises DataError if there is no row of a class that is to be weighted, and if
-    what all rows of a class weigh is next to nothing."""
+    """moments: of prediction, [rows]. Raises DataError if there is no row of a class that is to be weighted, if what
+    all rows of a class weigh is next to nothing, and if of many rows of a number next to none count."""
     if fit.class_weights is None and fit.half_life is None:
         return Weights(None, None)
     rows, correction = np.ones(len(labels)), None
@@ -48,6 +50,13 @@ def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Wei
 
 
 def _expect_weight(task: Task, labels: NDArray[Any], rows: NDArray[np.float64]) -> None:
+    # As many rows of one weight have means that vary as much (Kish, "Survey sampling", 1965, section 11.7).
+    alike = float(rows.sum() ** 2 / (rows**2).sum())
+    if not task.class_names and alike < min(_FEWEST, len(rows) / 2):
+        raise DataError(
+            f"The weights of {len(rows):,} rows leave no more to learn from than {alike:.1f} rows that count alike (at "
+            f"least {_FEWEST} are needed). Give Fit a longer half_life."
+        )
     numbers = task.class_numbers(labels)
     for name, total, count in zip(task.class_names, np.bincount(numbers, rows), np.bincount(numbers), strict=False):
         if count and total < _LEAST:

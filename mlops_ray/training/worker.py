@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_ray.cost.work import Work
+from mlops_ray.errors import UseCaseError
 from mlops_ray.extras import missing_extra
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import Encoder
@@ -61,7 +62,7 @@ class TrialWorker:
     def begin(self, candidate: str, parameters: Parameters) -> None:
         self._candidate = self._candidates[candidate]
         self._parameters = parameters
-        self._started, self._work = time.monotonic(), Work()
+        self._started, self._work, self._fraction = time.monotonic(), Work(), 0.0
         self._fitting: Iterator[tuple[float, FittedModel]] | None = None
 
     def step(self) -> dict[str, Any]:
@@ -76,8 +77,11 @@ class TrialWorker:
         try:
             # Within the try, because a candidate's fit need not be a generator and can raise at once.
             self._fitting = self._fitting or self._fit()
-            fraction, model = next(self._fitting)
-            self.answer = model.predict(self._data.validation)
+            yielded, model = next(self._fitting)
+            self._fraction = fraction = _risen(yielded, self._fraction)
+            answer = model.predict(self._data.validation)
+            expect_answers(self._task, answer, len(self._data.validation_label))
+            self.answer = answer.astype(np.float64)
             value = self._judge(self.answer)
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
@@ -86,7 +90,7 @@ class TrialWorker:
         done = fraction >= 1.0
         costs = self._footprint(model) if done else None
         seconds = time.monotonic() - self._started
-        return {"fraction": float(fraction), "value": value, "seconds": seconds, "done": done, "footprint": costs}
+        return {"fraction": fraction, "value": value, "seconds": seconds, "done": done, "footprint": costs}
 
     def _footprint(self, model: FittedModel) -> dict[str, Any] | None:
         """None where it cannot be exported: sealing says so when such a model is chosen."""
@@ -116,7 +120,16 @@ class TrialWorker:
 
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label
-        expect_answers(self._task, answer, len(labels))
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
         task = self._task.decided(labels, answer, 1)
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
+
+
+def _risen(fraction: Any, last: float) -> float:
+    """The fraction of its budget that a fit has spent. Raises UseCaseError if it is none."""
+    is_number = isinstance(fraction, int | float | np.integer | np.floating) and not isinstance(fraction, bool)
+    if not (is_number and last < fraction <= 1):
+        raise UseCaseError(
+            f"fit yielded the fraction {fraction!r}. Give a number above the last one ({last:g}), at most 1."
+        )
+    return float(fraction)

@@ -50,6 +50,8 @@ RESERVED: Mapping[str, str] = {
 LONGEST = timedelta(days=3660)
 """Of what an approval demands; the control store adds it to moments."""
 _DAY = timedelta(days=1)
+# What MLflow takes as the name of a parameter and every store as that of a file. An average puts a colon between them.
+_RECORDED = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}")
 _MOMENT = "a moment with a time zone"
 _NEXT_STEP: Mapping[type[pl.DataType], str] = {
     pl.Duration: "Make it a number, such as .dt.total_days()",
@@ -200,6 +202,17 @@ def _check_candidate(case: "UseCase", candidate: Candidate) -> None:
         raise _refusal(
             case,
             f"candidate {name!r} has the space {space!r:.100}. Give each parameter a Uniform, Integer or Choice.",
+        )
+    for what, text in (("candidate", name), *((f"candidate {name!r}: parameter", one) for one in space)):
+        if not isinstance(text, str) or not _RECORDED.fullmatch(text):
+            raise _refusal(
+                case,
+                f"{what} {text!r:.120} cannot be recorded. Take at most 100 of a-z, A-Z, 0-9, _, -, . and space, "
+                f"beginning with one of the first four.",
+            )
+    if "candidate" in space:
+        raise _refusal(
+            case, f"candidate {name!r}: parameter 'candidate' is recorded as the candidate's name. Rename it."
         )
 
 

@@ -126,15 +126,22 @@ class _Given(Generic[_Matrix]):
         return self.ends_at is not None and time.monotonic() >= self.ends_at
 
     def divided(self) -> tuple[Self, Self] | None:
-        """The earlier rows, and the later ones that are held out; None where none are, or a part lacks a class."""
+        """The earlier rows, and the later ones that are held out; None where none are, or a part lacks a class or has
+        rows of no weight alone."""
         if self.held_out is None:
             return None
         border = len(self.label) - round(self.held_out * len(self.label))
-        early, late = self._rows(slice(border)), self._rows(slice(border, None))
-        return None if any(self.task.shortfall(part.label) for part in (early, late)) else (early, late)
+        early, late = slice(border), slice(border, None)
+        if any(self.task.shortfall(self.label[part]) or self._weight(part) <= 0 for part in (early, late)):
+            return None
+        return self._rows(early), self._rows(late)
+
+    def _weight(self, which: slice) -> float:
+        """On average."""
+        return 1.0 if self.weights is None else float(self.weights[which].mean())
 
     def _rows(self, which: slice) -> Self:
-        weights = None if self.weights is None else self.weights[which]
+        weights = None if self.weights is None else self.weights[which] / self._weight(which)
         return replace(self, matrix=self.matrix[which], label=self.label[which], weights=weights, held_out=None)
 
 

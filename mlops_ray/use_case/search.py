@@ -53,8 +53,10 @@ class Choice:
         expect_types(self, "Choice")
         if not self.values:
             raise UseCaseError("Choice: values is empty. Give at least one value.")
-        if len(set(map(repr, self.values))) < len(self.values):
-            raise UseCaseError(f"Choice: values are {self.values!r}. Give each of them once.")
+        if len(set(self.values)) < len(self.values):
+            raise UseCaseError(f"Choice: values are {self.values!r}. Give each of them once (1 and True are equal).")
+        if any(value != value for value in self.values):
+            raise UseCaseError(f"Choice: values are {self.values!r}, and NaN is equal to nothing. Leave it out.")
 
 
 def _expect_range(space: Uniform | Integer) -> None:

@@ -51,7 +51,7 @@ def _in_words(error: BaseException) -> str:
     said = str(error).strip()
     text = said.splitlines()[0] if said and isinstance(error, PolarsError) else " ".join(said.split())
     text = text.partition(" This error occurred in the following expression")[0]  # polars, around a user's exception
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {text}" if text else f"{type(error).__name__}, without a text"
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -135,3 +135,12 @@ def test_a_search_whose_run_is_gone_is_not_unchanged(settings: Settings, trainin
     MlflowClient(settings.mlflow_uri).delete_run(parent)
     assert missing_run(settings, parent) == f"MLflow's run {parent} of the search is deleted"
     assert work(settings, training_set, "gone") != parent
+
+
+@pytest.mark.parametrize(("first", "later"), [(2_000, 1_000), (2_000, None), (None, 1_000)])
+def test_an_attempt_looks_at_the_rows_of_the_first_however_many_fit_in_memory_now(
+    settings: Settings, training_set: TrainingSet, first: int | None, later: int | None
+) -> None:
+    key = f"rows {first} {later}"
+    found = [open_search(settings, "planes", "roc_auc", key, training_set, {}, rows=rows) for rows in (first, later)]
+    assert [one.rows for one in found] == [first, first]

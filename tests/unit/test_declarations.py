@@ -99,6 +99,18 @@ class Awkward:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class Spaced(LogisticRegression):
+    """A candidate with one parameter."""
+
+    name: str = "c"
+    space: Any = None
+
+
+def spaced(parameter: Any) -> Spaced:
+    return Spaced(space={parameter: Uniform(0, 1)})
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     # Names that are not there
     (label(pl.col("delai") > 3), "label 'late': column 'delai' is not in source 'orders'. Did you mean 'delay'?"),
@@ -200,6 +212,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"candidates": LogisticRegression()}, "candidates is LogisticRegression.*no tuple"),
     ({"candidates": ("logistic_regression",)}, "candidates is .*Candidate protocol .*no method named 'fit'"),
     ({"candidates": (Awkward(),)}, "candidate 'awkward' has the space None"),
+    ({"candidates": (LogisticRegression(name="a/../b"),)}, "candidate 'a/../b' cannot be recorded. Take at most 100"),
+    ({"candidates": (LogisticRegression(name="régression"),)}, "candidate 'régression' cannot be recorded"),
+    ({"candidates": (LogisticRegression(name=" a"),)}, "candidate ' a' cannot be recorded"),
+    ({"candidates": (spaced("depth (max)"),)}, r"candidate 'c': parameter 'depth \(max\)' cannot be recorded"),
+    ({"candidates": (spaced("a:b"),)}, "parameter 'a:b' cannot be recorded"),
+    ({"candidates": (spaced("x" * 101),)}, "cannot be recorded. Take at most 100"),
+    ({"candidates": (spaced(3),)}, "parameter 3 cannot be recorded"),
+    ({"candidates": (spaced("candidate"),)}, "parameter 'candidate' is recorded as the candidate's name. Rename it"),
     ({"candidates": ()}, "candidates is empty"),
     ({"sources": {}}, "sources is empty"),
     ({"sources": {"orders": COLUMNS}}, "sources is .*Source"),
@@ -259,6 +279,8 @@ def test_what_cannot_be_is_refused_where_it_is_declared(change: dict[str, Any], 
         (lambda: Integer(1, 2.5), "high is 2.5. It must be of type int"),  # type: ignore[arg-type]
         (lambda: Choice(()), "values is empty"),
         (lambda: Choice(("a", "a")), "each of them once"),
+        (lambda: Choice((1, True)), r"each of them once \(1 and True are equal\)"),
+        (lambda: Choice((float("nan"), 1.0)), "NaN is equal to nothing. Leave it out"),
         (lambda: Choice("abc"), "values is 'abc', which is no tuple"),  # type: ignore[arg-type]
         (lambda: Label("late", "delay > 3", pl.col("t")), "Label: value is 'delay > 3'. It must be of type Expr"),  # type: ignore[arg-type]
         (lambda: Serving(store_down="ignore"), "store_down is 'ignore'. Known: missing, refuse"),  # type: ignore[arg-type]

@@ -1,21 +1,27 @@
 """The average of the best few: its weights, when it is worth it, and the one file that it becomes."""
 
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mlops_ray.errors import UseCaseError
 from mlops_ray.registry.explanation import Inputs, explain
 from mlops_ray.registry.onnx_model import OnnxModel
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
+from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.training.encoding import Encoder
-from mlops_ray.training.ensemble import Ensemble, average, candidates_in, members_of, parameters_of
+from mlops_ray.training.ensemble import Ensemble, Member, average, candidates_in, members_of, parameters_of
 from mlops_ray.training.proposal import middle
 from mlops_ray.training.trial import Trial
-from mlops_ray.use_case import Candidate, Feature, FitData
+from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Parameters, SearchSpace
 
 FEATURES = (Feature("wind", "number"), Feature("origin", "category", ("JFK", "LGA")))
 CANDIDATES: tuple[Candidate, ...] = (GradientBoosting(), LogisticRegression())
@@ -80,10 +86,63 @@ def test_too_few_rows_for_an_interval_in_a_part_of_the_days_end_no_search(metric
 def test_its_parameters_say_what_is_in_it() -> None:
     made = Trial("ensemble", 0, parameters_of(TRIALS, WEIGHTS))
     inside = members_of(made.parameters)
-    assert {name: one.pop("weight") for name, one in inside.items()} == WEIGHTS
-    assert inside == {trial.trial_id: dict(trial.parameters) for trial in TRIALS}
+    assert {name: one.weight for name, one in inside.items()} == WEIGHTS
+    assert {name: one.parameters for name, one in inside.items()} == {one.trial_id: one.parameters for one in TRIALS}
     assert candidates_in(made) == ("gradient_boosting", "logistic_regression")
     assert candidates_in(TRIALS[0]) == ("gradient_boosting",)
+
+
+@pytest.mark.parametrize("name", ["weight", "own-000.weight", "p-123.q", "a b"])
+@pytest.mark.parametrize("candidate", ["own", "m-123.x", "weight", "a-1000"])
+def test_neither_candidates_nor_parameters_are_misread_by_their_names(candidate: str, name: str) -> None:
+    trials = [Trial(candidate, at, {name: at + 2.0}) for at in range(2)]
+    found = members_of(parameters_of(trials, {trials[0].trial_id: 0.75, trials[1].trial_id: 0.25}))
+    assert {trial: (one.weight, one.parameters) for trial, one in found.items()} == {
+        trials[0].trial_id: (0.75, {name: 2.0}),
+        trials[1].trial_id: (0.25, {name: 3.0}),
+    }
+
+
+def test_averages_that_were_written_before_are_read() -> None:
+    found = members_of({"own-000.weight": 0.75, "own-000.l2": 1.0, "own-001.weight": 0.25, "own-001.l2": 2.0})
+    assert found == {"own-000": Member(0.75, {"l2": 1.0}), "own-001": Member(0.25, {"l2": 2.0})}
+    for wrong in ("l2", "own-000"):
+        with pytest.raises(UseCaseError, match=f"'{wrong}' of an average does not name a trial"):
+            members_of({wrong: 1.0})
+
+
+@dataclass
+class Clock:
+    """A candidate whose fits take `seconds`, or until the time is up, by a clock that stands still otherwise."""
+
+    name: str = "clock"
+    space: SearchSpace = field(default_factory=dict)
+    now: float = 100.0
+    given: list[float] = field(default_factory=list)
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        assert data.ends_at is not None
+        self.given.append(data.ends_at - self.now)
+        self.now += min(float(parameters["seconds"]), self.given[-1])
+        yield 1.0, LogisticRegression()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shares", "is_cut_short"),
+    [((9, 9, 9), [1, 1, 1], True), ((0, 0.5, 1), [1, 1.5, 2.5], False), ((9, 0, 0), [1, 1, 2], True)],
+)
+def test_each_model_of_an_average_has_an_even_share_of_the_time_that_is_left(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, ...], shares: list[float], is_cut_short: bool
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    trials = [Trial(clock.name, at, {"seconds": one}) for at, one in enumerate(seconds)]
+    parameters = parameters_of(trials, dict.fromkeys((one.trial_id for one in trials), 1 / 3))
+    data = FitData(np.zeros((4, 2), np.float32), np.arange(4) > 1, FEATURES, BINARY, 1, 1, ends_at=103.0)
+    ((_, model),) = Ensemble((clock,)).fit(data, parameters)
+    assert clock.given == shares
+    assert isinstance(model, AveragedModel)
+    assert model.with_models(*model.models).is_cut_short == is_cut_short
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from mlops_ray.training.fit import fit_trial
 from mlops_ray.training.proposal import middle
 from mlops_ray.training.scaled import fit_steps
 from mlops_ray.training.trial import Trial
-from mlops_ray.training.weights import weigh
+from mlops_ray.training.weights import Weights, weigh
 from mlops_ray.training.worker import TrialData, TrialWorker
 from mlops_ray.use_case import Candidate, Feature, Fit, FitData, FittedModel, Parameters, SearchSpace
 from tests.small_flights import use_case
@@ -80,6 +80,14 @@ def test_a_row_of_a_half_life_ago_counts_half() -> None:
     assert found.rows.mean() == pytest.approx(1)
     assert found.rows[0] / found.rows[24] == pytest.approx(0.5)
     assert found.rows[24] / found.rows[48] == pytest.approx(0.5)
+
+
+def test_a_half_life_that_leaves_few_numbers_to_learn_from_is_named() -> None:
+    labels, fit = np.arange(1_000.0), Fit(half_life=timedelta(minutes=30))
+    with pytest.raises(DataError, match=r"The weights of 1,000 rows leave .* than 1\.7 rows .*longer half_life"):
+        weigh(fit, Regression(), labels, moments(1_000))
+    assert weigh(Fit(half_life=timedelta(hours=6)), Regression(), labels, moments(1_000)).rows is not None
+    assert weigh(Fit(half_life=timedelta(hours=6)), Regression(), labels[:4], moments(4)).rows is not None
 
 
 def test_nothing_said_is_no_weights() -> None:
@@ -250,6 +258,20 @@ def test_rows_held_out_without_a_class_are_not_held_out() -> None:
     assert replace(data, label=np.arange(400) % 2 == 0).divided() is not None
 
 
+def test_both_parts_weigh_1_a_row_on_average_and_one_of_no_weight_is_none() -> None:
+    data = replace(rare(400, 0.3), held_out=0.25)
+    weights = weigh(Fit(half_life=timedelta(days=1)), data.task, data.label, moments(400)).rows
+    assert weights is not None
+    divided = replace(data, weights=weights).divided()
+    assert divided is not None
+    for part in divided:
+        assert part.weights is not None
+        assert part.weights.mean() == pytest.approx(1)
+    assert divided[0].weights == pytest.approx(weights[:300] / weights[:300].mean())
+    for silent in (np.arange(400) < 300, np.arange(400) >= 300):
+        assert replace(data, weights=silent / silent.mean()).divided() is None
+
+
 @ALL
 def test_a_fit_ends_with_what_it_has_when_the_time_is_up(candidate: Candidate, parameters: Parameters) -> None:
     data = rare(40_000, 0.2)
@@ -337,3 +359,65 @@ def last(candidate: Candidate, data: FitData, parameters: Parameters) -> FittedM
 
 def trees_of(model: Any) -> int:
     return int(model.booster.num_trees()) if hasattr(model, "booster") else len(model.model._predictors)
+
+
+# Trials
+
+
+@dataclass(frozen=True)
+class Told:
+    """A fit that yields these fractions, of models that answer so."""
+
+    fractions: tuple[Any, ...] = (1.0,)
+    answer: Any = None
+    name: str = "told"
+    space: SearchSpace = field(default_factory=dict)
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        for fraction in self.fractions:
+            yield fraction, self  # type: ignore[misc]
+
+    def predict(self, matrix: NDArray[np.float32]) -> Any:
+        return np.linspace(0, 1, len(matrix)) if self.answer is None else self.answer
+
+    def to_onnx(self) -> bytes:
+        raise NotImplementedError
+
+
+def working(candidate: Told, data: FitData) -> TrialWorker:
+    both = TrialData(
+        Encoder(data.features), data.matrix, data.label, data.matrix, data.label, Weights(None, None), Fit()
+    )
+    worker = TrialWorker(both, {candidate.name: candidate}, data.task, "log_loss", 1, {candidate.name: 1})
+    worker.begin(candidate.name, {})
+    return worker
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, "1.0", float("nan"), float("inf"), 0.0, -1.0, 2.0, 0.25, True, 1j, np.array([0.5, 1.0])], ids=str
+)
+def test_a_fraction_that_is_none_fails_the_trial_with_a_sentence(wrong: Any) -> None:
+    worker = working(Told((0.25, wrong, 1.0)), rare(300, 0.3))
+    assert worker.step()["fraction"] == 0.25
+    ended = worker.step()
+    assert ended["done"]
+    assert (
+        f"fit yielded the fraction {wrong!r}. Give a number above the last one (0.25), at most 1." in ended["message"]
+    )
+
+
+@pytest.mark.parametrize("last_one", [1, np.float32(1), np.int64(1)])
+def test_a_fraction_may_be_any_kind_of_number(last_one: Any) -> None:
+    worker = working(Told((0.5, last_one)), rare(300, 0.3))
+    assert [worker.step()["done"], worker.step()["done"]] == [False, True]
+    worker.begin("told", {})
+    assert worker.step()["fraction"] == 0.5
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.int64, np.uint8, np.float32])
+def test_answers_are_kept_and_judged_as_decimal_numbers(kind: type) -> None:
+    data = rare(300, 0.3)
+    worker = working(Told(answer=data.label.astype(kind)), data)
+    exact = working(Told(answer=data.label.astype(np.float64)), data)
+    assert worker.step()["value"] == exact.step()["value"]
+    assert worker.answer.dtype == np.float64

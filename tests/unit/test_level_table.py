@@ -16,6 +16,7 @@ from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
+from mlops_ray.training import level_table as level_tables
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LogisticRegression
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.training.footprint import footprint
@@ -47,6 +48,18 @@ def rows_of(task: Task, rows: int = 3_000, levels: int = 600, effect: float = 2.
     return frame.with_columns(shop=texts, kind=pl.lit("one")).with_columns(
         **{name: pl.Series(values) for name, values in (numbers | moments).items()}
     )
+
+
+def test_what_a_sealed_model_keeps_of_a_category_is_bounded_whatever_its_label_has_of_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(level_tables, "_MOST_BYTES", 20_000)
+    texts, moments = pl.Series([f"customer-{at:05}" for at in range(5_000)]), np.arange(5_000)
+    for classes in (1, 3, 20):
+        labels = {str(at): np.zeros(5_000) for at in range(classes)}
+        table = level_table(texts, History(labels, moments, moments))
+        kept = sum(map(len, table.values)) + table.numbers[1:].nbytes + 8 * len(table.values)
+        assert 10_000 < kept <= 20_000
 
 
 @settings(max_examples=60, deadline=None)

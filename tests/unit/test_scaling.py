@@ -68,6 +68,21 @@ def test_platt_finds_the_slope_and_the_shift_that_were_planted() -> None:
     assert of_classes.shifts == pytest.approx((0, -0.5, 0), abs=0.08)
 
 
+def test_of_a_rare_class_the_best_is_found_too() -> None:
+    """As Newton's method finds it, whose steps do not depend on how large the loss is."""
+    random = np.random.default_rng(0)
+    odds = np.log(0.0005) - 2 + 2 * random.normal(size=200_000)
+    labels, score = random.random(200_000) < 1 / (1 + np.exp(-odds)), odds - np.log(3)
+    found = platt(labels, 1 / (1 + np.exp(-score)))
+    slope, shift = 1.0, 0.0
+    for _ in range(50):
+        answer = 1 / (1 + np.exp(-slope * score - shift))
+        inputs = np.column_stack([score, np.ones(len(score))])
+        step = np.linalg.solve((inputs.T * (answer * (1 - answer))) @ inputs, inputs.T @ (answer - labels))
+        slope, shift = slope - step[0], shift - step[1]
+    assert (found.slope, *found.shifts) == pytest.approx((slope, shift), abs=1e-3)
+
+
 def test_a_temperature_makes_no_difference_between_classes() -> None:
     for labels, answer in (answers(), several()):
         found = temperature(labels, answer)

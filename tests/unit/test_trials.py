@@ -1,16 +1,23 @@
 """Trials as values, and the proposals of the next parameters."""
 
 import json
+import sys
 from dataclasses import replace
+from math import inf, nan
 from statistics import mean, stdev
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.training.candidates import GradientBoosting
 from mlops_ray.training.proposal import middle, propose
 from mlops_ray.training.trial import SearchResult, Step, Trial, best_so_far, best_trial
 from mlops_ray.use_case import Choice, Integer, Parameters, Uniform
+
+MAX = sys.float_info.max
 
 
 def ended(number: int, value: float, candidate: str = "trees", status: str = "finished") -> Trial:
@@ -40,6 +47,42 @@ def test_first_proposal_is_the_middle_of_the_space() -> None:
     space = {"rate": Uniform(0.01, 1.0, log=True), "depth": Integer(2, 6), "kind": Choice(("a", "b"))}
     assert middle(space) == {"rate": pytest.approx(0.1), "depth": 4, "kind": "a"}
     assert propose(GradientBoosting(space=space), 0, [], seed=1) == middle(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "start", "first"),
+    [
+        (Integer(1, 5), 3.0, 3),
+        (Uniform(1, 5), 3, 3.0),
+        (Integer(1, 5), 3.5, 3),
+        (Integer(1, 5), 1.5, 3),
+        *(
+            (dimension, one, 3)
+            for dimension in (Integer(1, 5), Uniform(1, 5))
+            for one in (inf, -inf, nan, None, "2", True)
+        ),
+    ],
+)
+def test_what_is_recorded_as_another_number_is_handed_over_as_declared_and_nonsense_is_not(
+    space: Integer | Uniform, start: Any, first: float
+) -> None:
+    found = propose(GradientBoosting(space={"x": space}), 0, [], seed=1, start={"x": start})["x"]
+    assert found == first
+    assert type(found) is (int if isinstance(space, Integer) else float)
+
+
+@given(st.data())
+def test_the_middle_of_a_range_is_within_it(data: st.DataObject) -> None:
+    log = data.draw(st.booleans())
+    number = st.floats(5e-324 if log else -MAX, MAX)
+    low, high = sorted(data.draw(st.lists(number, min_size=2, max_size=2, unique=True)))
+    found = middle({"x": Uniform(low, high, log)})["x"]
+    assert low <= found <= high  # type: ignore[operator]
+
+
+def test_the_middle_of_very_small_and_very_large_numbers_is_none_of_their_ends() -> None:
+    space = {"a": Uniform(1e-300, 1e-100, log=True), "b": Uniform(1e200, 1e300, log=True), "c": Uniform(1e308, 1.6e308)}
+    assert middle(space) == {"a": pytest.approx(1e-200), "b": pytest.approx(1e250), "c": pytest.approx(1.3e308)}
 
 
 def test_proposals_depend_only_on_seed_candidate_number_and_past() -> None:

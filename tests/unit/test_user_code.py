@@ -10,7 +10,7 @@ from ray.exceptions import RayTaskError
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import DataError, UseCaseError
-from mlops_ray.use_case.user_code import fault_of_user, user_code
+from mlops_ray.use_case.user_code import fault_of_user, user_code, what_happened
 
 TEXT = """
 import json
@@ -92,3 +92,8 @@ def test_what_ours_raised_in_a_task_is_ours(theirs: SimpleNamespace, tmp_path: P
     inner = raised(lambda: Artifacts(str(tmp_path)).read_bytes("nothing"))
     remote = "".join(traceback.format_exception(inner)).replace(__file__, "/usr/lib/python3.11/site-packages/x.py")
     assert fault_of_user(RayTaskError("read", remote, inner, "ray::read", 1, "127.0.0.1").as_instanceof_cause()) is None
+
+
+def test_an_exception_that_says_nothing_is_said_to() -> None:
+    assert what_happened(Exception()) == "Exception, without a text"
+    assert what_happened(ValueError("no")) == "ValueError: no"

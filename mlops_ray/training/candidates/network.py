@@ -150,7 +150,7 @@ def _array(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 class Perceptron(nn.Module):  # type: ignore[misc]
-    """From the encoded matrix to the answer; everything that was learned is inside, so all of it is exported."""
+    """From the encoded matrix to the scores; everything that was learned is inside, so all of it is exported."""
 
     def __init__(self, moments: "Moments", features: Sequence[Feature], score: "Score", parameters: Parameters) -> None:
         super().__init__()
@@ -178,10 +178,7 @@ class Perceptron(nn.Module):  # type: ignore[misc]
             nn.Dropout(dropout),
             nn.Linear(width // 2, score.width),
         )
-        self.answer = score
-
-    def forward(self, matrix: torch.Tensor) -> torch.Tensor:
-        return self.answer(self.scores(matrix))
+        self.score = score
 
     def scores(self, matrix: torch.Tensor) -> torch.Tensor:
         parts = []
@@ -203,11 +200,10 @@ class Perceptron(nn.Module):  # type: ignore[misc]
         return torch.where(draw < _HIDDEN_FRACTION, hidden, matrix)
 
 
-class Score(nn.Module):  # type: ignore[misc]
-    """A link in torch: from scores to answers, with the loss that scores are fitted by."""
+class Score:
+    """A link in torch: the loss that scores are fitted by."""
 
     def __init__(self, link: Link) -> None:
-        super().__init__()
         self.width = link.width
 
     def targets(self, labels: NDArray[Any]) -> torch.Tensor:
@@ -224,9 +220,6 @@ class Score(nn.Module):  # type: ignore[misc]
 
 
 class _Logistic(Score):
-    def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(scores.squeeze(1))
-
     def targets(self, labels: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(labels.astype(np.float32))
 
@@ -235,9 +228,6 @@ class _Logistic(Score):
 
 
 class _Softmax(Score):
-    def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(scores, dim=1)
-
     def targets(self, labels: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(labels.astype(np.int64))
 
@@ -249,9 +239,6 @@ class _Linear(Score):
     def __init__(self, link: Linear) -> None:
         super().__init__(link)
         self._link = link
-
-    def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        return self._link.centre + self._link.deviation * scores.squeeze(1)
 
     def targets(self, labels: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(self._link.scaled(labels).astype(np.float32))

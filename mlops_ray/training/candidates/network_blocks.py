@@ -80,7 +80,7 @@ def fit_at(place: Place, data: FitBlocks, parameters: Parameters, moments: Momen
     torch.set_num_threads(data.threads)
     torch.manual_seed(data.seed)
     network = untrained(data, parameters, moments)
-    module, score = network.module.to(place.device), network.module.answer
+    module, score = network.module.to(place.device), network.module.score
     running = place.wrap(_Hiding(module))
     steps, epochs = -(-len(early.label) // BATCH_ROWS), int(parameters["epochs"])
     optimizer, schedule = descent(module, parameters, epochs * steps)
