@@ -22,6 +22,8 @@ from mlops_ray.training.weights import Weights
 from mlops_ray.use_case import Candidate, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
 
+_ROUNDED = 1e-9  # what a sum of steps may be above 1
+
 logger = logging.getLogger(__name__)
 
 
@@ -128,8 +130,8 @@ class TrialWorker:
 def _risen(fraction: Any, last: float) -> float:
     """The fraction of its budget that a fit has spent. Raises UseCaseError if it is none."""
     is_number = isinstance(fraction, int | float | np.integer | np.floating) and not isinstance(fraction, bool)
-    if not (is_number and last < fraction <= 1):
+    if not (is_number and last < fraction <= 1 + _ROUNDED):
         raise UseCaseError(
             f"fit yielded the fraction {fraction!r}. Give a number above the last one ({last:g}), at most 1."
         )
-    return float(fraction)
+    return min(float(fraction), 1.0)

@@ -406,7 +406,7 @@ def test_a_fraction_that_is_none_fails_the_trial_with_a_sentence(wrong: Any) -> 
     )
 
 
-@pytest.mark.parametrize("last_one", [1, np.float32(1), np.int64(1)])
+@pytest.mark.parametrize("last_one", [1, np.float32(1), np.int64(1), np.nextafter(1, 2)])
 def test_a_fraction_may_be_any_kind_of_number(last_one: Any) -> None:
     worker = working(Told((0.5, last_one)), rare(300, 0.3))
     assert [worker.step()["done"], worker.step()["done"]] == [False, True]
