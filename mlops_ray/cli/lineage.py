@@ -87,8 +87,8 @@ def live(
     rollouts = {one.rollout for one in then} - {None}
     steps = [one for one in known if one.rollout in rollouts]
     if as_json:
-        found = {"use_case": use_case, "at": moment.isoformat(), "live": _plain(then), "rollout": _plain(steps)}
-        found |= {"history": _plain(known), "revision": revision}
+        found: dict[str, Any] = {"use_case": use_case, "at": moment.isoformat(), "revision": revision}
+        found |= {"live": _plain(then), "rollout": _plain(steps), "history": _plain(known)}
         typer.echo(json.dumps(found, indent=2))
         return
     if not then:
