@@ -20,7 +20,7 @@ from mlops_ray.governance.champion import break_glass, retire, set_champion
 from mlops_ray.governance.channels import Channels
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.declared_resources import Resources, declare_resources
-from mlops_ray.governance.delegations import delegate, end_delegation
+from mlops_ray.governance.delegations import delegate, end_delegation, list_delegations
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.keys import create_key, list_keys, revoke_key
 from mlops_ray.governance.live import Plan, Step, live
@@ -63,6 +63,13 @@ def make_rest(store: ControlStore) -> None:
         set_policy(store, PEOPLE[0], "flights", Policy(required=True, expires_after_s=days * 86_400.0), ("g",))
     set_definition(store, PEOPLE[1], "flights", {"false_alarm_days": 90}, "still too many")
     make_costs(store)
+
+
+def end_delegations(store: ControlStore, actor: Actor) -> None:
+    """All that are open: who is erased may have none."""
+    for one in list_delegations(store):
+        if one.ended_at is None:
+            end_delegation(store, actor, one.id, "they leave")
 
 
 def make_costs(store: ControlStore) -> None:

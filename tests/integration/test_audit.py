@@ -21,6 +21,7 @@ from mlops_ray.governance.keys import create_key
 from tests.anchoring import anchored_in, make_keys
 from tests.audit_history import (
     cut,
+    end_delegations,
     expect_every_edit_found,
     expect_every_edit_of_the_chain_found,
     expect_every_row_found,
@@ -72,6 +73,7 @@ def settings(store: ControlStore, tmp_path: Path) -> Settings:
 def test_any_edit_by_sql_is_found_also_where_texts_were_erased(store: ControlStore, settings: Settings) -> None:
     """tests/unit/test_reconciliation.py has more histories, on SQLite."""
     make_anchored_history(store, settings, 15)
+    end_delegations(store, ADMINISTRATOR)
     done = erase_person(store, ADMINISTRATOR, "carl", "request 17")
     assert done.events > 5
     anchor(store, settings)

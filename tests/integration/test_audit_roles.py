@@ -18,7 +18,7 @@ from mlops_ray.governance.erasures import erase_person
 from mlops_ray.governance.events import Actor, read_events
 from mlops_ray.governance.tables import metadata
 from tests.anchoring import anchored_in
-from tests.audit_history import make_history
+from tests.audit_history import end_delegations, make_history
 
 DOCS = Path(__file__).parents[2] / "docs/audit.md"
 ROOT = Actor("root", ("admin",), id="person-root")
@@ -95,6 +95,7 @@ def test_every_table_has_its_rights() -> None:
 def test_erasing_takes_a_role_that_can_change_texts_and_no_hash(app: ControlStore, owner: str, tmp_path: Path) -> None:
     settings = anchored_in(tmp_path / "anchors.jsonl")
     make_history(app, 3, steps=60)
+    end_delegations(app, ROOT)
     with pytest.raises(ProgrammingError, match="permission denied for table events"):
         erase_person(app, ROOT, "carl", "request 17")
     eraser = as_role(owner, "mlops_ray_erasure")

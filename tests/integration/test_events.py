@@ -356,7 +356,8 @@ def monitoring(platform: Platform) -> None:
     platform.governor.round(now)
     assert len(platform.cluster.orders) == 1
     platform.told("retraining.decided")
-    worsen_alarm(store, NAME, 4, "a1", "Drift of hour and more", "critical", {"window": {"end": now}})
+    worse = {"question": "concept", "window": {"end": now}}
+    worsen_alarm(store, NAME, 4, "a1", "Drift of hour and more", "critical", worse)
     platform.told("alarm.worsened")
     silence_alarm(store, ANN, NAME, "a1", "a strike", now + MONTH, now)
     assert open_alarms(store, NAME, 4, now) == []
