@@ -39,7 +39,7 @@ class Measure:
 
 # A pair of medians needs a few hundred answers, one of 99th percentiles thousands; and a shadow is at work for a while
 # after the answer.
-LEDGER, SHADOW = Measure(0.5, 0.25, 4, 180.0), Measure(0.99, 0.5, 8, 300.0)
+LEDGER, SHADOW = Measure(0.5, 0.25, 4, 540.0), Measure(0.99, 0.5, 8, 900.0)
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,17 @@ def test_the_overview_tells_of_a_budget_only_where_it_warns(
     assert "EUR" not in read(server, "/console", "foreign")
 
 
+def test_a_budget_names_the_prices_that_what_counts_against_it_lacks(server: ConsoleServer) -> None:
+    answered(server)
+    part = Part("run-a", "step", "train", "flights", "key", digest_of(EUR))
+    write_usage(server.store, part, month_of(now(server.store)), Usage(cpu_s=100.0, gpu_s=60.0).to_json(), "ended")
+    keep_prices(server.store, digest_of(EUR), EUR.model_dump())
+    set_budget(server.store, AUTHOR, Budget("flights", "", 2.0, "EUR"), "plan")
+    lacking = "2 of 2 EUR (without gpu_hour) ▲ spent"
+    assert lacking in read(server, CASE)
+    assert any(lacking in read(server, "/console") for _ in range(100))
+
+
 def test_without_prices_or_runs_a_page_says_so(tmp_path: Path) -> None:
     with console(tmp_path) as server:
         page = read(server, CASE)
