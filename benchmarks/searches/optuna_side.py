@@ -43,8 +43,10 @@ def best_of(data: Data, seed: int, trials: int) -> float:
     return float(study.best_value)
 
 
-def best_of_each(data: Data, seeds: Sequence[int], trials: int, workers: int) -> list[float]:
-    return list(joblib.Parallel(n_jobs=workers)(joblib.delayed(best_of)(data, seed, trials) for seed in seeds))
+def best_of_each(data: Sequence[Data], trials: int, workers: int) -> list[float]:
+    """Of the rows of each seed, from 0 on."""
+    studies = (joblib.delayed(best_of)(one, seed, trials) for seed, one in enumerate(data))
+    return list(joblib.Parallel(n_jobs=workers)(studies))
 
 
 def _work(folder: Path, trials: int) -> None:

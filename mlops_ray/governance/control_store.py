@@ -393,6 +393,14 @@ def now_within(connection: Connection) -> Any:
     return func.clock_timestamp() if connection.dialect.name == "postgresql" else database_now(connection)
 
 
+def since_begin_s(connection: Connection) -> Any:
+    """For use in a statement beside `now_within`: how long ago, by then, the transaction began. With it in an age that
+    was known in between, what happened is dated no later than it did, however long the statement was on its way."""
+    if connection.dialect.name != "postgresql":
+        return 0.0  # `now_within` is of before
+    return func.extract("epoch", func.clock_timestamp() - func.transaction_timestamp())
+
+
 def _add_columns(connection: Connection) -> None:
     """Add what the reports of the release before do not say; each column has a default, so that it goes on."""
     for table in REPORTS:

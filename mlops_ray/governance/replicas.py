@@ -3,6 +3,7 @@
 Reports come every second from each replica, so they do not take the audit log's lock (`ControlStore.reporting`).
 """
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import RowMapping, delete, func, insert, select, update
 
-from mlops_ray.governance.control_store import ControlStore, database_now, now_within
+from mlops_ray.governance.control_store import ControlStore, database_now, now_within, since_begin_s
 from mlops_ray.governance.events import SYSTEM, record
 from mlops_ray.governance.requests import Requests
 from mlops_ray.governance.schema import as_far_as_there
@@ -35,11 +36,17 @@ class Unmoved:
     """What a replica answered and shared storage does not have yet.
 
     disk: names the one on which it lies, "" where that cannot be said; all replicas of a node share one. seconds: the
-    age of the oldest, 0 for none.
+    age of the oldest, 0 for none, when that was looked at: `at_s`, by `time.monotonic`.
     """
 
     disk: str = ""
     seconds: float = 0.0
+    at_s: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def seconds_now(self) -> float:
+        """The age that the oldest has by now, if it was not moved meanwhile."""
+        return self.seconds + time.monotonic() - self.at_s
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class Replica:
     serving: VersionRef | None = None
     step: str = ""
     counters: Mapping[str, Any] = field(default_factory=dict)
-    unmoved: Unmoved = Unmoved()
+    unmoved: Unmoved = field(default_factory=Unmoved)
     requests: Requests = field(default_factory=Requests)
     seen_at: datetime | None = None
     left_at: datetime | None = None
@@ -157,13 +164,13 @@ def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool)
         "step": replica.step,
         "counters": dict(replica.counters),
         "disk": replica.unmoved.disk,
-        "unmoved_s": replica.unmoved.seconds,
         "requests": replica.requests.to_json(),
         "schema_revision": SCHEMA_REVISION,
     }
     with store.reporting() as connection:
         now = now_within(connection)
-        values = said | {"seen_at": now, "left_at": now if has_left else None}
+        unmoved_s = replica.unmoved.seconds_now + since_begin_s(connection)
+        values = said | {"unmoved_s": unmoved_s, "seen_at": now, "left_at": now if has_left else None}
         if connection.execute(update(replicas).where(replicas.c.id == replica.id).values(values)).rowcount == 0:
             connection.execute(insert(replicas).values(id=replica.id, **values))
 

@@ -10,7 +10,7 @@ import pytest
 from tests.pipeline_run import ROOT, SMALL, SMALL_AS_OF, kill_group, pipeline_command, run, summary, write_small_data
 
 STEPS = ("ingest", "features", "training_set", "train", "evaluate", "register", "materialize")
-MOMENTS = [*(f"] {step} …" for step in STEPS), "trial 1/6", "trial 4/6"]
+MOMENTS = [*(f"] {step} …" for step in STEPS), "trial 1/4", "trial 3/4"]
 
 
 def killed_when(folder: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import pickle
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from multiprocessing import get_context
@@ -17,7 +18,7 @@ import uuid6
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy import exc as sql_errors
 
 from mlops_ray.artifacts import Artifacts
@@ -31,6 +32,7 @@ from mlops_ray.governance.database_clock import DatabaseClock
 from mlops_ray.governance.development_keys import development_key
 from mlops_ray.governance.events import SYSTEM, read_events, record
 from mlops_ray.governance.keys import active_keys, hash_of, list_keys
+from mlops_ray.governance.replicas import Replica, Unmoved, heard, report
 from mlops_ray.governance.tables import endpoints, metadata, replicas, rollouts
 from mlops_ray.monitoring.quality import join_labels
 from mlops_ray.predictions.label_writer import LabelWriter
@@ -395,3 +397,20 @@ def test_the_clock_that_all_share_never_stands_still(store: ControlStore) -> Non
     assert sorted({int(one * 1e6) for one in shown}) == [int(one * 1e6) for one in shown]
     with store.reading() as connection:
         assert abs(database_now(connection).timestamp() - clock()) < 1
+
+
+def test_what_is_unmoved_is_no_younger_than_it_was_however_long_its_report_waits(store: ControlStore) -> None:
+    report(store, "flights", Replica("a", "node", 1))
+    with ThreadPoolExecutor() as threads:
+        with store.reporting() as connection:
+            connection.execute(update(replicas).where(replicas.c.id == "a").values(node="held"))
+            answered = datetime.now(UTC)
+            unmoved = Unmoved("disk", 0.0)
+            looked_at = datetime.now(UTC)
+            waiting = threads.submit(report, store, "flights", Replica("a", "node", 1, unmoved=unmoved))
+            time.sleep(1.0)
+        waiting.result()
+    (said,) = heard(store, "flights").replicas
+    assert said.seen_at is not None
+    since = said.seen_at - timedelta(seconds=said.unmoved.seconds)
+    assert answered - timedelta(seconds=0.5) < since <= looked_at

@@ -40,7 +40,8 @@ def test_a_disk_that_fell_silent_is_reported_once_with_what_it_held(store: Contr
     said(store, "a", "d1", 2 * MINUTE)
     said(store, "b", "d2")
     (found,) = report_missing(store, "flights")
-    assert (found.disk, found.node, found.last_heard - found.since) == ("d1", "node of d1", timedelta(seconds=20))
+    assert (found.disk, found.node) == ("d1", "node of d1")
+    assert timedelta(seconds=20) <= found.last_heard - found.since < timedelta(seconds=21)
     assert report_missing(store, "flights") == []
     (event,) = read_events(store, types=["ledger.missing"])
     assert (event.severity, event.use_case, event.payload["disk"]) == ("critical", "flights", "d1")
