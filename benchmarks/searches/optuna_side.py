@@ -7,11 +7,13 @@ from typing import Any
 import joblib
 import numpy as np
 import optuna
+import polars as pl
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from mlops_ray.features.columns import LABEL
 from mlops_ray.training.proposal import distribution
-from mlops_ray.training.trial import Trial
+from mlops_ray.training.trial import Step, Trial
 from mlops_ray.training.worker import TrialData
 from mlops_ray.use_case import FitData, UseCase
 
@@ -35,18 +37,29 @@ def replay(folder: Path, data: Data, trials: Sequence[Trial], workers: int) -> N
     joblib.Parallel(n_jobs=workers)(joblib.delayed(_work)(folder, each) for _ in range(workers))
 
 
-def best_of(data: Data, seed: int, trials: int) -> float:
+def best_of(data: Data, seed: int, trials: int) -> Trial:
     """By the sampler's defaults, one trial after another, each with its whole budget."""
     better = "minimize" if data["task"].metrics[data["metric"]].lower_is_better else "maximize"
     study = optuna.create_study(direction=better, sampler=optuna.samplers.TPESampler(seed=seed))
     study.optimize(lambda trial: _fitted(data, trial, seed), n_trials=trials)
-    return float(study.best_value)
+    chosen = study.best_params
+    name = chosen.pop("candidate")
+    own = {key.removeprefix(f"{name}."): value for key, value in chosen.items() if key.startswith(f"{name}.")}
+    return Trial(name, 0, own, status="finished", steps=(Step(1.0, study.best_value, 0.0),))
 
 
-def best_of_each(data: Sequence[Data], trials: int, workers: int) -> list[float]:
+def best_of_each(data: Sequence[Data], trials: int, workers: int) -> list[Trial]:
     """Of the rows of each seed, from 0 on."""
     studies = (joblib.delayed(best_of)(one, seed, trials) for seed, one in enumerate(data))
     return list(joblib.Parallel(n_jobs=workers)(studies))
+
+
+def value_later(data: Data, trial: Trial, seed: int, later: pl.DataFrame) -> float:
+    """Of a trial's model, fitted as it was, on rows that nobody chose by."""
+    read, by_name = data["data"], {one.name: one for one in data["candidates"]}
+    to_fit = FitData(read.train, read.train_label, read.encoder.columns, data["task"], seed, 1)
+    *_, (_, model) = by_name[trial.candidate].fit(to_fit, trial.parameters)
+    return _value(data, data["task"].encoded(later[LABEL]), model.predict(read.encoder.encode(later)))
 
 
 def _work(folder: Path, trials: int) -> None:
@@ -69,13 +82,13 @@ def _fitted(data: Data, trial: optuna.Trial, seed: int) -> float:
         parameters[key] = trial._suggest(f"{name}.{key}", distribution(dimension))
     to_fit = FitData(read.train, read.train_label, read.encoder.columns, data["task"], seed, 1)
     for fraction, model in by_name[name].fit(to_fit, parameters):
-        value = _value(data, model.predict(read.validation))
+        value = _value(data, read.validation_label, model.predict(read.validation))
         if fraction >= trial.user_attrs.get("fraction", 1.0):
             break
     return value
 
 
-def _value(data: Data, answer: Any) -> float:
-    labels, task = data["data"].validation_label, data["task"]
+def _value(data: Data, labels: Any, answer: Any) -> float:
+    task = data["task"]
     block = np.zeros(len(labels), dtype=np.intp)
     return float(task.values({data["metric"]}, labels, answer, block, np.ones((1, 1)))[data["metric"]][0])

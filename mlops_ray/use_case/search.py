@@ -147,8 +147,8 @@ class Search:
     fewer of them, and one that does better more (training.turns). seconds, cpu_seconds: the search ends with the best
     found so far when it has taken so long, or its trials so many seconds of CPU; what earlier attempts took counts.
     trial_seconds: a trial that takes longer is killed, and counts as failed.
-    reduction_factor: one in so many trials of a candidate goes on at each of ASHA's rungs, and one in so many
-    candidates in each round.
+    reduction_factor: one in so many trials of a candidate goes on at ASHA's rung, which is at that part of its budget,
+    and one in so many candidates in each round.
     rows: of training and validation together about so many are looked at, chosen evenly in time; None: all. The last
     fit takes all rows either way.
     resources: of every trial, or by the name of the candidate; those not named share what is free.
