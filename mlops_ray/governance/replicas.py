@@ -169,7 +169,8 @@ def _write(store: ControlStore, use_case: str, replica: Replica, has_left: bool)
     }
     with store.reporting() as connection:
         now = now_within(connection)
-        unmoved_s = replica.unmoved.seconds_now + since_begin_s(connection)
+        any_unmoved = replica.unmoved.seconds > 0
+        unmoved_s = replica.unmoved.seconds_now + since_begin_s(connection) if any_unmoved else 0.0
         values = said | {"unmoved_s": unmoved_s, "seen_at": now, "left_at": now if has_left else None}
         if connection.execute(update(replicas).where(replicas.c.id == replica.id).values(values)).rowcount == 0:
             connection.execute(insert(replicas).values(id=replica.id, **values))

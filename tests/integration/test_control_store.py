@@ -404,13 +404,11 @@ def test_what_is_unmoved_is_no_younger_than_it_was_however_long_its_report_waits
     with ThreadPoolExecutor() as threads:
         with store.reporting() as connection:
             connection.execute(update(replicas).where(replicas.c.id == "a").values(node="held"))
-            answered = datetime.now(UTC)
-            unmoved = Unmoved("disk", 0.0)
-            looked_at = datetime.now(UTC)
+            unmoved, looked_at = Unmoved("disk", 3.0), datetime.now(UTC)
             waiting = threads.submit(report, store, "flights", Replica("a", "node", 1, unmoved=unmoved))
             time.sleep(1.0)
         waiting.result()
     (said,) = heard(store, "flights").replicas
     assert said.seen_at is not None
-    since = said.seen_at - timedelta(seconds=said.unmoved.seconds)
-    assert answered - timedelta(seconds=0.5) < since <= looked_at
+    since, answered = said.seen_at - timedelta(seconds=said.unmoved.seconds), looked_at - timedelta(seconds=3)
+    assert answered - timedelta(seconds=0.5) < since <= answered
