@@ -57,8 +57,7 @@ def best_of_each(data: Sequence[Data], trials: int, workers: int) -> list[Trial]
 def value_later(data: Data, trial: Trial, seed: int, later: pl.DataFrame) -> float:
     """Of a trial's model, fitted as it was, on rows that nobody chose by."""
     read, by_name = data["data"], {one.name: one for one in data["candidates"]}
-    to_fit = FitData(read.train, read.train_label, read.encoder.columns, data["task"], seed, 1)
-    *_, (_, model) = by_name[trial.candidate].fit(to_fit, trial.parameters)
+    *_, (_, model) = by_name[trial.candidate].fit(_to_fit(data, seed), trial.parameters)
     return _value(data, data["task"].encoded(later[LABEL]), model.predict(read.encoder.encode(later)))
 
 
@@ -80,12 +79,16 @@ def _fitted(data: Data, trial: optuna.Trial, seed: int) -> float:
     parameters = {}
     for key, dimension in by_name[name].space.items():
         parameters[key] = trial._suggest(f"{name}.{key}", distribution(dimension))
-    to_fit = FitData(read.train, read.train_label, read.encoder.columns, data["task"], seed, 1)
-    for fraction, model in by_name[name].fit(to_fit, parameters):
+    for fraction, model in by_name[name].fit(_to_fit(data, seed), parameters):
         value = _value(data, read.validation_label, model.predict(read.validation))
         if fraction >= trial.user_attrs.get("fraction", 1.0):
             break
     return value
+
+
+def _to_fit(data: Data, seed: int) -> FitData:
+    read = data["data"]
+    return FitData(read.train, read.train_label, read.encoder.columns, data["task"], seed, 1)
 
 
 def _value(data: Data, labels: Any, answer: Any) -> float:

@@ -16,7 +16,7 @@ class AshaPerCandidate(FIFOScheduler):  # type: ignore[misc]
     Each candidate has its own ASHA, because half a network and half a forest do not compare. The resource is the
     fraction of a trial's own budget; rungs are at 1 and 1/r for the reduction factor r. With one more at 1/r^2, as in
     the paper, what learns fast is kept and what is more cautious and better in the end is stopped: a quarter of a
-    forest of small steps is worse than a quarter of one of large steps (benchmarks/searches).
+    forest of small steps is worse than a quarter of one of large steps.
     """
 
     def __init__(self, use_case: UseCase, ended: Sequence[Trial]) -> None:
