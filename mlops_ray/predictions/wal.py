@@ -57,7 +57,7 @@ class WalFile:
 
         Raises OSError if there is no room; what was written of them is taken back.
         """
-        frames = b"".join(_HEADER.pack(_MARK, len(one), zlib.crc32(one)) + one for one in contents)
+        frames = b"".join([_HEADER.pack(_MARK, len(one), zlib.crc32(one)) + one for one in contents])
         try:
             written = os.write(self._descriptor, frames)
             while written < len(frames):
