@@ -27,9 +27,13 @@ from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.tasks.binary import Binary
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
+from mlops_ray.tasks.scaling import Scaling
 from mlops_ray.tasks.task import Task
+from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.encoded_rows import EncodedRows
 from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.training.exported import exported
+from mlops_ray.training.scaled import scaled
 from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, LargeCandidate, Parameters
 
 TOLERANCE = 1e-5
@@ -141,7 +145,7 @@ def _expect_parity(
     candidate: Candidate, model: FittedModel, sample: Sample, frames: Mapping[str, pl.DataFrame]
 ) -> None:
     task = sample.task
-    complete = sample.encoder.wrap_onnx(model.to_onnx())
+    complete = sample.encoder.wrap_onnx(exported(model, task.output).SerializeToString())
     domains = {opset.domain for opset in onnx.load_model_from_string(complete).opset_import}
     assert domains == {"", "ai.onnx.ml"}, f"{candidate.name}: servers know no operators of {sorted(domains)}."
     session = onnxruntime.InferenceSession(complete, providers=["CPUExecutionProvider"])
@@ -152,6 +156,16 @@ def _expect_parity(
         assert answered.shape == expected.shape, f"{candidate.name}: ONNX answers with shape {answered.shape}."
         worst = task.apart(answered, expected).max()
         assert worst <= TOLERANCE, f"{candidate.name}: ONNX differs by {worst:.1e} on {name} rows ({TOLERANCE:.0e})."
+
+
+def check_onnx_in_company(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
+    """Its ONNX goes on to a calibration, and into an average with others."""
+    sample = make_sample(task)
+    model = _last(candidate, parameters, sample)
+    if task.class_names:
+        model = scaled(model, Scaling(0.9, (0.1,) * task.width), task)
+    averaged = AveragedModel((model, model), (0.25, 0.75), task.output)
+    _expect_parity(candidate, averaged, sample, {"training": sample.frame, "odd": odd_rows(sample)})
 
 
 def check_numbers_alone(candidate: Candidate, parameters: Parameters, task: Task = TASKS[0]) -> None:
@@ -259,6 +273,7 @@ CHECKS: tuple[Callable[[Candidate, Parameters, Task], None], ...] = (
     check_determinism,
     check_input_is_left_alone,
     check_onnx_parity,
+    check_onnx_in_company,
     check_numbers_alone,
     check_categories_alone,
     check_nothing_known,

@@ -9,10 +9,8 @@ import onnx.compose
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from mlops_ray.training.exported import INPUT, OPSET, exported
 from mlops_ray.use_case import FittedModel
-
-_MATRIX = "matrix"
-_OPSET = 18
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,12 @@ class AveragedModel:
         """The graphs side by side behind one input, their answers added up in float64."""
         nodes: list[onnx.NodeProto] = []
         constants: list[onnx.TensorProto] = []
-        members = [onnx.load_model_from_string(model.to_onnx()) for model in self.models]
+        members = [exported(model, self.output) for model in self.models]
         opsets = _shared_opsets(members)
         for at, (member, weight) in enumerate(zip(members, self.weights, strict=True)):
             prefix = f"member_{at}/"
             graph = onnx.compose.add_prefix(member, prefix).graph
-            nodes.append(helper.make_node("Identity", [_MATRIX], [f"{prefix}{_MATRIX}"]))
+            nodes.append(helper.make_node("Identity", [INPUT], [f"{prefix}{INPUT}"]))
             nodes += graph.node
             constants += [*graph.initializer, numpy_helper.from_array(np.array(weight), f"{prefix}weight")]
             nodes.append(
@@ -72,7 +70,7 @@ def _answer(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
 def _shared_opsets(members: list[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
     """The highest version of each domain, as where the encoding is put in front of a model; that no node means
     something else by it, the parity of sealing proves."""
-    versions = {"": _OPSET}
+    versions = {"": OPSET}
     for member in members:
         for one in member.opset_import:
             versions[one.domain] = max(one.version, versions.get(one.domain, 0))

@@ -15,6 +15,7 @@ from mlops_ray.tasks.estimate import Estimate, jackknife
 from mlops_ray.tasks.evaluation import weights_without
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.averaged import AveragedModel
+from mlops_ray.training.scaled import last_model
 from mlops_ray.training.trial import Trial
 from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters, SearchSpace
 from mlops_ray.use_case.search import ENSEMBLE
@@ -191,9 +192,8 @@ class Ensemble:
                     f"{trial} is in the average, and its candidate is not declared any more. Search again."
                 )
             share = _share(data, len(members) - at)
-            *_, (_, model) = candidate.fit(share, member.parameters)
+            models.append(last_model(candidate.fit(share, member.parameters), candidate.name))
             is_cut_short |= share.is_out_of_time()
-            models.append(model)
         weights = tuple(member.weight for _, member in members)
         yield 1.0, AveragedModel(tuple(models), weights, data.task.output, is_cut_short)
 

@@ -14,12 +14,14 @@ from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.tasks.scaling import Scaling
+from mlops_ray.tasks.task import Task
 from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.encoded_rows import EncodedRows, labels_of, moments_of
 from mlops_ray.training.encoding import Encoder, fit_encoder_to
 from mlops_ray.training.ensemble import Ensemble
+from mlops_ray.training.exported import exported
 from mlops_ray.training.fitted_on import FittedOn, fitted_on
-from mlops_ray.training.scaled import ScaledModel, scaled, scaled_steps
+from mlops_ray.training.scaled import ScaledModel, expect_answers, last_model, scaled, scaled_steps
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import weigh
 from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, LargeCandidate, UseCase
@@ -39,8 +41,8 @@ class Fitted:
     """A trained model: `onnx` is the complete one, from raw features to the answer (Encoder.wrap_onnx).
 
     threads: how many it was fitted with, on which the order of additions and so the last digits can depend.
-    on: which rows. uncalibrated: the model before its calibration, if it has one. is_cut_short: the time limit was up
-    before it ended. workers: how many fitted it together, 0 for this process alone.
+    on: which rows. task: as declared. uncalibrated: the model before its calibration, if it has one. is_cut_short: the
+    time limit was up before it ended. workers: how many fitted it together, 0 for this process alone.
     """
 
     encoder: Encoder
@@ -48,13 +50,16 @@ class Fitted:
     onnx: bytes
     on: FittedOn
     threads: int
+    task: Task
     uncalibrated: FittedModel | None = None
     is_cut_short: bool = False
     workers: int = 0
 
     def predict(self, rows: pl.DataFrame) -> NDArray[np.float64]:
-        """The model's answers to rows of a training set."""
-        return self.model.predict(self.encoder.encode(rows))
+        """The model's answers to rows of a training set. Raises ModelError where they are none."""
+        answers = self.model.predict(self.encoder.encode(rows))
+        expect_answers(self.task, answers, rows.height)
+        return answers
 
 
 def fit_chosen(
@@ -113,15 +118,15 @@ def fit_trial(
     else:
         data = FitData(encoded.matrix(), *about)
         steps = candidate.fit(data, trial.parameters)
-    *_, (_, fitted) = scaled_steps(steps, task, weights.correction)
+    fitted = last_model(scaled_steps(steps, task, weights.correction), trial.candidate)
     # Before the export, which takes time of its own.
     is_cut_short = data.is_out_of_time() or (isinstance(fitted, AveragedModel) and fitted.is_cut_short)
     model, uncalibrated = fitted, None
     if calibration is not None:
         model, uncalibrated = scaled(fitted, calibration, task), fitted
-    onnx = encoder.wrap_onnx(model.to_onnx())
+    onnx = encoder.wrap_onnx(exported(model, task.output).SerializeToString())
     workers = getattr(fitted.model if isinstance(fitted, ScaledModel) else fitted, "workers", 0)
-    return Fitted(encoder, model, onnx, on, data.threads, uncalibrated, is_cut_short, workers)
+    return Fitted(encoder, model, onnx, on, data.threads, task, uncalibrated, is_cut_short, workers)
 
 
 def _candidate(use_case: UseCase, name: str) -> Candidate:

@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mlops_ray.training.encoding import FIRST_CODE, MISSING, Encoder
+from mlops_ray.training.exported import exported
 from mlops_ray.training.trial import Footprint
 from mlops_ray.use_case import Feature, FittedModel
 
@@ -18,12 +19,12 @@ BATCH_ROWS = 1_000
 _ROUNDS, _BATCHES = 50, 5
 
 
-def footprint(model: FittedModel, encoder: Encoder, matrix: NDArray[np.float32]) -> Footprint:
+def footprint(model: FittedModel, output: str, encoder: Encoder, matrix: NDArray[np.float32]) -> Footprint:
     """Of the model with its encoding in front, with one thread as a replica has it (registry.onnx_model).
 
-    matrix: encoded rows to ask about. Raises whatever the model's export does.
+    output: the name of its answer. matrix: encoded rows to ask about. Raises what `exported` does.
     """
-    onnx = encoder.wrap_onnx(model.to_onnx())
+    onnx = encoder.wrap_onnx(exported(model, output).SerializeToString())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

@@ -1,5 +1,6 @@
 """A fitted model whose answers pass through a scaling, also as ONNX."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,17 @@ import onnx.compose
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from mlops_ray.errors import ModelError
+from mlops_ray.errors import ModelError, UseCaseError
 from mlops_ray.tasks.link import Link
 from mlops_ray.tasks.scaling import HIGHEST, LOWEST, Scaling
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.candidates.link_nodes import link_nodes
+from mlops_ray.training.exported import OPSET, exported
 from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
 
 # In front of every name of the model's graph but its input, so that none meets a name of the scaling.
 _PREFIX = "unscaled/"
-_OPSET = 18
 # Kinds of NumPy's types: float, integer, unsigned, boolean.
 _NUMBERS = "fiub"
 _REPAIR = "Repair the candidate's predict."
@@ -41,14 +42,13 @@ class ScaledModel:
     def to_onnx(self) -> bytes:
         """The model's nodes and those of the scaling, in float64, from the model's own scores where its last step is
         `link_nodes`: of float32 answers beside 1 only steps of one in ten million are left."""
-        complete = onnx.load_model_from_string(self.model.to_onnx())
-        complete = onnx.compose.add_prefix(complete, _PREFIX, rename_inputs=False)
         output = self.task.output
+        complete = onnx.compose.add_prefix(exported(self.model, output), _PREFIX, rename_inputs=False)
         own = _scores_in(complete.graph, output, self.scaling.link)
         scores, constants = self._scores_of_answer(f"{_PREFIX}{output}") if own is None else self._scores_of(own)
         last, more, answer = link_nodes(self.scaling.link, output, "scaling/scores", np.float64)
         if not any(one.domain == "" for one in complete.opset_import):
-            complete.opset_import.append(helper.make_opsetid("", _OPSET))
+            complete.opset_import.append(helper.make_opsetid("", OPSET))
         complete.graph.node.extend([*scores, *last])
         complete.graph.initializer.extend([*constants, *more])
         del complete.graph.output[:]
@@ -127,6 +127,14 @@ def expect_answers(task: Task, answer: Any, rows: int) -> None:
         raise ModelError(f"The model answered with the shape {answer.shape} instead of {wanted}. {_REPAIR}")
     if sentence := task.wrong(answer):
         raise ModelError(f"{sentence} {_REPAIR}")
+
+
+def last_model(steps: Iterator[tuple[float, FittedModel]], candidate: str) -> FittedModel:
+    """What a fit ends with. Raises UseCaseError if it yields nothing."""
+    last = deque(steps, maxlen=1)
+    if not last:
+        raise UseCaseError(f"Candidate {candidate}: fit ended without a model. Yield one with the fraction 1.0.")
+    return last[0][1]
 
 
 def fit_steps(

@@ -3,7 +3,6 @@
 Apart from the search, so that a worker imports neither Feast nor MLflow: together they take longer than many a trial.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,8 +22,6 @@ from mlops_ray.use_case import Candidate, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
 
 _ROUNDED = 1e-9  # what a sum of steps may be above 1
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,9 @@ class TrialWorker:
         self._fitting: Iterator[tuple[float, FittedModel]] | None = None
 
     def step(self) -> dict[str, Any]:
-        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`, and at the end a `footprint` if
-        the model can be exported; or `message` if it failed. `used`: by the trial so far (`cost.usage.Usage`);
-        `cpu_seconds`: the same CPU seconds."""
+        """`fraction`, `value` (the metric on the validation part), `seconds`, `done`, and at the end a `footprint`; or
+        `message` if it failed, as it has where its model cannot be exported. `used`: by the trial so far
+        (`cost.usage.Usage`); `cpu_seconds`: the same CPU seconds."""
         found = self._step()
         used = self._work.used()
         return found | {"cpu_seconds": used.cpu_s, "used": used.to_json()}
@@ -85,25 +82,20 @@ class TrialWorker:
             expect_answers(self._task, answer, len(self._data.validation_label))
             self.answer = answer.astype(np.float64)
             value = self._judge(self.answer)
+            done = fraction >= 1.0
+            costs = self._footprint(model) if done else None
         except StopIteration:
             return {"message": "fit ended before it yielded the fraction 1.0.", "done": True}
         except Exception as error:  # The user's code may raise anything; it is recorded and ends this trial only.
             return {"message": what_happened(missing_extra(error) or error), "done": True}
-        done = fraction >= 1.0
-        costs = self._footprint(model) if done else None
         seconds = time.monotonic() - self._started
         return {"fraction": fraction, "value": value, "seconds": seconds, "done": done, "footprint": costs}
 
-    def _footprint(self, model: FittedModel) -> dict[str, Any] | None:
-        """None where it cannot be exported: sealing says so when such a model is chosen."""
-        try:
-            from mlops_ray.training.footprint import footprint
+    def _footprint(self, model: FittedModel) -> dict[str, Any]:
+        # Imported where a trial ends: it takes ONNX Runtime.
+        from mlops_ray.training.footprint import footprint
 
-            return asdict(footprint(model, self._data.encoder, self._data.validation))
-        except Exception as error:  # The user's code may raise anything.
-            why = what_happened(missing_extra(error) or error)
-            logger.warning("The model of %s could not be exported: %s", self._candidate.name, why)
-            return None
+        return asdict(footprint(model, self._task.output, self._data.encoder, self._data.validation))
 
     def _fit(self) -> Iterator[tuple[float, FittedModel]]:
         data = self._data
@@ -123,7 +115,9 @@ class TrialWorker:
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
-        task = self._task.decided(labels, answer, 1)
+        task = self._task
+        if task.metrics[self._metric].of_decision:
+            task = task.decided(labels, answer, 1)
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
 
 

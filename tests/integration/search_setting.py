@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
 from mlops_ray.features.training_set import TrainingSet
+from mlops_ray.tasks.link import Logistic
+from mlops_ray.training.candidates.graph import Graph
 from mlops_ray.training.search import search
 from mlops_ray.training.trial import SearchProgress
 from mlops_ray.use_case import (
@@ -51,7 +53,9 @@ class Leaning:
         return 1 / (1 + np.exp(-score))
 
     def to_onnx(self) -> bytes:
-        raise NotImplementedError
+        graph = Graph()
+        first = graph.add("Gather", "matrix", graph.constant("first", np.array([0])), axis=1)
+        return graph.model(Logistic(), "probability", first, np.float32)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def fit(use_case: UseCase, frame: pl.DataFrame, as_of: datetime, features: Seque
     labels = task.encoded(rows[LABEL])
     target = labels.astype(np.float64) if task.width == 1 else np.eye(task.width)[labels.astype(np.intp)] - 1 / 3
     weights = np.linalg.lstsq(encoder.encode(rows).astype(np.float64), target, rcond=None)[0]
-    return Fitted(encoder, Answers(weights), b"", len(rows), 1)  # type: ignore[arg-type]
+    return Fitted(encoder, Answers(weights), b"", len(rows), 1, task)  # type: ignore[arg-type]
 
 
 def past(kind: str) -> pl.DataFrame:

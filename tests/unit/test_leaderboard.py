@@ -79,7 +79,7 @@ def test_a_finished_trial_knows_the_size_and_latency_of_the_file_to_be_sealed(ca
     assert 0 < costs.row_ms < costs.batch_ms < 1000
     assert done["cpu_seconds"] > 0
     *_, (_, model) = candidate.fit(FitData(matrix, label, FEATURES, BINARY, 1, 1), middle(candidate.space))
-    assert footprint(model, Encoder(FEATURES), matrix).size_bytes == costs.size_bytes
+    assert footprint(model, BINARY.output, Encoder(FEATURES), matrix).size_bytes == costs.size_bytes
 
 
 def test_the_leaderboard_of_a_version_is_shown_and_given_as_json(tmp_path: Path, store: ControlStore) -> None:

@@ -50,7 +50,7 @@ def fit_line(
     encoder = fit_encoder(rows, features)
     target = rows[LABEL].cast(pl.Float64).to_numpy() - 0.5
     weights = np.linalg.lstsq(encoder.encode(rows).astype(np.float64), target, rcond=None)[0]
-    return Fitted(encoder, Line(weights), b"", len(rows), 1)  # type: ignore[arg-type]
+    return Fitted(encoder, Line(weights), b"", len(rows), 1, use_case.label.task)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

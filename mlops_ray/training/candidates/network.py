@@ -34,9 +34,10 @@ def fit_network(data: FitData, parameters: Parameters) -> Iterator[tuple[float, 
     early, late = data.divided() or (data, None)
     link = data.task.link(early.label)
     score = SCORES[link.name](link)
-    module = Perceptron(Moments.of(early.matrix, data.features), data.features, score, parameters)
-    inputs, targets = torch.from_numpy(np.array(early.matrix)), score.targets(early.label)
-    weights = None if early.weights is None else torch.from_numpy(early.weights.astype(np.float32))
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # Ray shows a worker the GPUs that it was given
+    module = Perceptron(Moments.of(early.matrix, data.features), data.features, score, parameters).to(device)
+    inputs, targets = torch.from_numpy(np.array(early.matrix)).to(device), score.targets(early.label).to(device)
+    weights = None if early.weights is None else torch.from_numpy(early.weights.astype(np.float32)).to(device)
     epoch = -(-len(inputs) // BATCH_ROWS)
     steps = max(4, int(parameters["epochs"]) * epoch)
     optimizer, schedule = descent(module, parameters, steps)
