@@ -142,7 +142,7 @@ class Endpoint:
         counts = self._follower.counts[asked.version, ASKED]
         try:
             scored = await self._ask(asked, question, counts, aside=True)
-            counts.answered(self._keep(inquiry, asked, "canary", scored, request.started_s))
+            counts.answered(self._keep(inquiry, asked, ASKED, scored, request.started_s))
             return Given(asked.version, asked.schema.task, scored)
         finally:
             self._at_work -= 1

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 from mlops_ray.serving.follower import Follower
@@ -12,7 +12,7 @@ from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.traffic import Traffic
 
 VERSION_HEADER = b"x-model-version"
-ASKED = "asked"  # the route, in the counts, of answers by a version that the caller chose: no rollout is judged by them
+ASKED: Final = "asked"  # the route of answers by a candidate that the caller chose: no rollout is judged by them
 
 
 def asked_name(request: Request) -> str:

@@ -321,6 +321,13 @@ def test_what_is_asked_of_a_candidate_takes_no_place_of_what_the_champion_answer
         assert sorted(found["version"].to_list()) == ["7", "8"]
 
 
+def test_the_record_tells_what_who_operates_asked_from_what_fell_to_the_canary(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 1.0, HOLD)) as example:
+        for named in ({}, {"x-model-version": "8"}, {"x-model-version": "7"}):
+            assert predict(example, {"features": VECTOR}, **named).status_code == 200
+        assert recorded(example)["route"].to_list() == ["canary", "asked", "champion"]
+
+
 @pytest.mark.parametrize("path", ["/predict", "/infer", "/versions/7/infer"])
 def test_the_answer_of_a_champion_that_is_named_counts_beside_the_canary_s(tmp_path: Path, path: str) -> None:
     mine = {"x-request-id": "0190e2a3-5b7c-7d2e-8f1a-123456789abc"}
