@@ -24,6 +24,7 @@ from mlops_ray.monitoring.window_record import WindowRecord
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.labels import Labels, LabelSegment, rewrite_labels
 from mlops_ray.predictions.reader import rows_between
+from mlops_ray.predictions.record import UNWATCHED
 from mlops_ray.predictions.segments import read_segment, together, write_segment
 
 _SHORTEST_STEP, _MOST_STEPS = timedelta(minutes=5), 200
@@ -125,7 +126,7 @@ class _Recorded:
     def first(self, start: datetime, end: datetime) -> datetime:
         """When the first prediction of the span was answered."""
         found = rows_between(self._artifacts, self._use_case, start, end, {"time", "route"}.__contains__)
-        times = [rows.filter(pl.col("route") != "batch")["time"].min() for rows in found]
+        times = [rows.filter(~pl.col("route").is_in(UNWATCHED))["time"].min() for rows in found]
         known = [time for time in times if isinstance(time, datetime)]
         if not known:
             raise DataError(

@@ -16,6 +16,7 @@ from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.sorted_runs import SortedRuns
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.reader import LONGEST_RETRY
+from mlops_ray.predictions.record import UNWATCHED
 from mlops_ray.predictions.segments import LONGEST_SEGMENT, Segment, read_between, read_segment, segments, settled
 from mlops_ray.predictions.table import LedgerTable
 
@@ -103,7 +104,7 @@ class KnownAnswers:
         return span
 
     def _add(self, span: _Span, rows: pl.DataFrame) -> None:
-        answered = rows.filter(pl.col("route") != "batch")
+        answered = rows.filter(~pl.col("route").is_in(UNWATCHED))
         if len(answered):
             latest: datetime = answered["time"].max()  # type: ignore[assignment]
             span.runs.add(identities(answered), latest)

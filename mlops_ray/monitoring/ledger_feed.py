@@ -8,6 +8,7 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.monitoring.known_answers import IDENTITY, KnownAnswers, identities
+from mlops_ray.predictions.record import UNWATCHED
 from mlops_ray.predictions.segments import COLUMNS, FEATURE, Segment, read_segment, segments, together
 from mlops_ray.tasks.stored import ANSWER_COLUMNS
 
@@ -66,7 +67,7 @@ class LedgerFeed:
         return [tuple(batch) for batch in batches]
 
     def read(self, batch: Sequence[Segment], done: Collection[str], features_of: FeaturesOf) -> Batch:
-        """The predictions in `batch` that are not in the segments that are `done`; batch scoring is left out.
+        """The predictions in `batch` that are not in the segments that are `done`, without those of `UNWATCHED` routes.
 
         features_of: the features that are wanted of a version.
         """
@@ -81,7 +82,7 @@ class LedgerFeed:
 
     def _segment(self, segment: Segment, features_of: FeaturesOf) -> pl.DataFrame:
         heads = read_segment(segment.url, IDENTITY)
-        here = heads["route"] != "batch"
+        here = ~heads["route"].is_in(UNWATCHED)
         if not here.any():
             return heads.head(0).with_columns(pl.lit(0, pl.UInt64()).alias(_ANSWER))
         versions = heads.filter(here)["version"].unique().sort()

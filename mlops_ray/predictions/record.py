@@ -13,7 +13,9 @@ from mlops_ray.predictions.personal import PersonalHash
 from mlops_ray.tasks.task import Task
 from mlops_ray.use_case import Column, ColumnType, Feature
 
-Route = Literal["champion", "canary", "shadow", "batch"]
+Route = Literal["champion", "canary", "asked", "shadow", "batch"]
+# Batch scoring answers no caller, and what who operates asks a candidate says nothing about how callers use it.
+UNWATCHED: tuple[Route, ...] = ("asked", "batch")
 QUESTION_BYTES = 8
 _FLOAT32 = np.dtype(np.float32)
 

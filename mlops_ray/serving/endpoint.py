@@ -15,7 +15,7 @@ from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
 from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
 from mlops_ray.serving.inquiries import Given, Inquiry, RecentAnswers, inquiry_of
-from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_version
+from mlops_ray.serving.model_routes import ASKED, ModelRoutes, asked_name, asked_version
 from mlops_ray.serving.served_version import InferQuestion, PredictQuestion, Question, Scored, ServedVersion
 from mlops_ray.serving.shadow import Asked, Shadow
 from mlops_ray.serving.slots import Slots
@@ -98,7 +98,12 @@ class Endpoint:
         return Response(body, headers=headers)
 
     async def _answer(self, request: Request, question: Question) -> Given:
-        """The answer of the version that this request falls to, once it is in the ledger; again if it is there.
+        """The answer of the version that this request falls to, once it is in the ledger; again if it is there."""
+        inquiry = inquiry_of(request, question.content, asked_name(request))
+        return await self._recent.once(inquiry, lambda: self._ask_anew(request, question, inquiry))
+
+    async def _ask_anew(self, request: Request, question: Question, inquiry: Inquiry) -> Given:
+        """A new answer, and its record.
 
         A canary that fails costs the caller nothing: the champion answers. It counts as the canary's failure only if
         the champion can answer, so that a wrong request blames nobody.
@@ -106,11 +111,7 @@ class Endpoint:
         traffic = self._follower.traffic
         asked = asked_version(request, traffic, self._name)
         if asked is not None and asked is not traffic.champion:
-            of_asked = await self._ask_for(asked, request, question)
-            return Given(asked.version, asked.schema.task, of_asked)
-        inquiry = inquiry_of(request, question.content)
-        if asked is None and (given := self._recent.find(inquiry)):
-            return given
+            return await self._ask_for(asked, request, question, inquiry)
         self._at_work += 1
         try:
             canary = None if asked else self._canary_for(request, traffic, question)
@@ -126,26 +127,23 @@ class Endpoint:
             with part("ledger"):
                 latency_s = self._keep(inquiry, served, route, scored, request.started_s)
             tell(model=self._name, version=served.version, route=route)
-            given = Given(served.version, served.schema.task, scored)
-            self._recent.keep(inquiry, given)
             counts = self._follower.counts[served.version, route]
             counts.answered(latency_s)
             if scored.model_s is not None:
                 counts.worked(scored.lookup_s + scored.model_s)
             self._offer_shadow(inquiry, traffic, scored)
-            return given
+            return Given(served.version, served.schema.task, scored)
         finally:
             self._at_work -= 1
 
-    async def _ask_for(self, asked: ServedVersion, request: Request, question: Question) -> Scored:
+    async def _ask_for(self, asked: ServedVersion, request: Request, question: Question, inquiry: Inquiry) -> Given:
         """The answer of a candidate that somebody who operates chose. If it fails, so does the request."""
         self._at_work += 1
         counts = self._follower.counts[asked.version, ASKED]
-        inquiry = inquiry_of(request, question.content, asked.version)
         try:
             scored = await self._ask(asked, question, counts, aside=True)
-            counts.answered(self._keep(inquiry, asked, "canary", scored, request.started_s))
-            return scored
+            counts.answered(self._keep(inquiry, asked, ASKED, scored, request.started_s))
+            return Given(asked.version, asked.schema.task, scored)
         finally:
             self._at_work -= 1
 

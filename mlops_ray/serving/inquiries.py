@@ -1,9 +1,10 @@
 """Inquiries: who asked what under which id, so that a repetition is told from another question."""
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mlops_ray.predictions.record import QUESTION_BYTES
@@ -29,8 +30,9 @@ class Inquiry:
     size: int
 
 
-def inquiry_of(request: Request, content: bytes, version: str = "") -> Inquiry:
-    """version: the one that was asked for in the place of the champion."""
+def inquiry_of(request: Request, content: bytes, version: str) -> Inquiry:
+    """version: that the caller names, the champion included: without a name the same question may be a canary's, or
+    the next champion's; "" where none is named."""
     caller = request.principal.id if request.principal else ""
     question = hashlib.blake2b(f"{caller}\0{version}\0".encode() + content, digest_size=QUESTION_BYTES).digest()
     return Inquiry(request.request_id, question, caller, request.named, len(content))
@@ -46,9 +48,9 @@ class Given:
 
 
 class RecentAnswers:
-    """The answers of the last minutes, up to `most_rows` rows and `most_bytes` of their bodies. A repetition that comes
-    to the same replica gets what is recorded, so that the record is what the caller has received; of two that different
-    replicas answer, both are recorded, and the first counts."""
+    """The answers of the last minutes, up to `most_rows` rows and `most_bytes` of their bodies, and of those at work. A
+    repetition that comes to the same replica gets what is recorded, so that the record is what the caller has received;
+    of two that different replicas answer, both are recorded, and the first counts. For one event loop."""
 
     def __init__(
         self, most_rows: int = KEPT_ROWS, most_bytes: int = KEPT_BYTES, clock: Callable[[], float] = time.monotonic
@@ -56,6 +58,35 @@ class RecentAnswers:
         self._most_rows, self._most_bytes, self._clock = most_rows, most_bytes, clock
         self._rows = self._bytes = 0
         self._given: OrderedDict[Inquiry, tuple[float, Given]] = OrderedDict()
+        self._at_work: dict[Inquiry, asyncio.Future[Given | None]] = {}
+
+    async def once(self, inquiry: Inquiry, ask: Callable[[], Awaitable[Given]]) -> Given:
+        """The recorded answer, that of the same inquiry at work here included; else what `ask` gives and records.
+
+        Raises what its own `ask` raises. Where another's fails, or is ended with its caller, those who wait for it are
+        not: one of them asks anew.
+        """
+        if not inquiry.may_come_again:
+            return await ask()
+        while (given := self.find(inquiry)) is None:
+            at_work = self._at_work.get(inquiry)
+            if at_work is None:
+                return await self._asked(inquiry, ask)
+            # Who is ended while waiting ends nobody else; what is too large to be kept is handed over all the same.
+            if (given := await asyncio.shield(at_work)) is not None:
+                return given
+        return given
+
+    async def _asked(self, inquiry: Inquiry, ask: Callable[[], Awaitable[Given]]) -> Given:
+        given: Given | None = None
+        outcome = self._at_work[inquiry] = asyncio.get_running_loop().create_future()
+        try:
+            given = await ask()
+            self.keep(inquiry, given)
+            return given
+        finally:
+            del self._at_work[inquiry]
+            outcome.set_result(given)
 
     def find(self, inquiry: Inquiry) -> Given | None:
         found = self._given.get(inquiry) if inquiry.may_come_again else None

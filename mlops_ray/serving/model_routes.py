@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from mlops_ray.serving.counters import BOUNDS_S, Counts
 from mlops_ray.serving.follower import Follower
@@ -12,16 +12,21 @@ from mlops_ray.serving.served_version import ServedVersion
 from mlops_ray.serving.traffic import Traffic
 
 VERSION_HEADER = b"x-model-version"
-ASKED = "asked"  # the route, in the counts, of answers by a version that the caller chose: no rollout is judged by them
+ASKED: Final = "asked"  # the route of answers by a candidate that the caller chose: no rollout is judged by them
+
+
+def asked_name(request: Request) -> str:
+    """The version that the path or the header `x-model-version` names, whether there is one; "" where neither does."""
+    return request.version or request.headers.get(VERSION_HEADER, b"").decode("latin-1").strip()
 
 
 def asked_version(request: Request, traffic: Traffic, use_case: str) -> ServedVersion | None:
-    """The version that the path or the header `x-model-version` names; None where neither does.
+    """The version that `asked_name` is of; None where the caller names none.
 
     The champion for everybody, the candidate of a rollout for who operates. Raises HttpError 403 for others, 404 for a
     version that this replica does not answer with.
     """
-    name = request.version or request.headers.get(VERSION_HEADER, b"").decode("latin-1").strip()
+    name = asked_name(request)
     if not name:
         return None
     champion, candidate = traffic.champion, traffic.candidate

@@ -215,6 +215,13 @@ def test_versions_and_shadows_are_watched_apart_and_batch_scoring_is_not(artifac
     assert [len(found.records(version=version)) for version in "78"] == [1, 1]
 
 
+def test_what_who_operates_asks_a_candidate_is_not_watched(artifacts: Artifacts) -> None:
+    write_example_segments(artifacts, NAME, CALM.slice(500, 200), version="8", route="canary")
+    write_example_segments(artifacts, NAME, CALM.slice(700, 300), version="8", route="asked")
+    found = watching(artifacts, CALM.head(500))
+    assert dict(found.state.rows) == {"7": 500, "8": 200}
+
+
 def test_without_a_reference_predictions_are_counted_and_the_reason_is_said(artifacts: Artifacts) -> None:
     write_example_segments(artifacts, NAME, CALM.head(100))
     found = Watching(artifacts, find=lambda version: "It was sealed without a reference.")

@@ -213,9 +213,10 @@ def test_every_question_under_one_request_id_is_recorded(tmp_path: Path) -> None
         assert Ledger(example.settings, NAME).frame().height == 3
 
 
-def test_a_repetition_gets_the_answer_that_is_recorded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [{}, {"x-model-version": "7"}])
+def test_a_repetition_gets_the_answer_that_is_recorded(tmp_path: Path, named: dict[str, str]) -> None:
     reader = example_reader()
-    mine = {"x-request-id": MINE.format(1)}
+    mine = {"x-request-id": MINE.format(1), **named}
     with example_endpoint(tmp_path, reader) as example:
         first = predict(example, {"keys": KEY}, **mine).json()
         reader.values = {("JFK", "AA"): (90.0, datetime(2013, 1, 1, tzinfo=UTC))}
@@ -223,6 +224,100 @@ def test_a_repetition_gets_the_answer_that_is_recorded(tmp_path: Path) -> None:
         other = predict(example, {"keys": KEY}).json()
         assert other["predictions"] != first["predictions"]
         assert recorded(example).height == 2
+
+
+def together(
+    example: ExampleEndpoint, times: int, after_s: float = 0.0, gone: int | None = None
+) -> list[httpx.Response | BaseException]:
+    """What becomes of a question and its repetitions. after_s: between the first and the others; gone: whose caller
+    hangs up while all are at work."""
+
+    async def ask() -> list[httpx.Response | BaseException]:
+        headers = {"authorization": f"Bearer {example.key}", "x-request-id": MINE.format(5)}
+        transport = httpx.ASGITransport(example.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            asked = [asyncio.create_task(client.post("/predict", json={"keys": KEY}))]
+            await asyncio.sleep(after_s)
+            asked += [asyncio.create_task(client.post("/predict", json={"keys": KEY})) for _ in range(times - 1)]
+            if gone is not None:
+                await asyncio.sleep(0.1)
+                asked[gone].cancel()
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    return asyncio.run(ask())
+
+
+def growing(fails: int = 0, hangs: float = 0.2) -> "Reader":
+    """Finds another value each time, after a while; the first time it may fail, or hang."""
+    found: list[int] = []
+
+    def find(rows: Any) -> list[OnlineRow]:
+        found.append(1)
+        number = len(found)
+        time.sleep(hangs if number == 1 else 0.05)
+        if number <= fails:
+            raise UnavailableError("The online store does not answer.")
+        return [OnlineRow({"recent_delay": 10.0 * number}) for _ in rows]
+
+    return Reader(find)
+
+
+def test_a_repetition_waits_for_the_request_that_is_at_work_and_gets_its_answer(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, growing()) as example:
+        answers = [response.json() for response in together(example, 3) if isinstance(response, httpx.Response)]
+        assert answers == answers[:1] * 3
+        (probability,) = recorded(example)["probability"].to_list()
+        assert probability == pytest.approx(answers[0]["predictions"][0]["probability"])
+        assert example.endpoint.app.answers[200].requests == 3
+        assert example.follower.counts["7", "champion"].requests == 1
+
+
+def test_a_repetition_of_what_fails_is_asked_anew_and_by_one_of_them(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, growing(fails=1)) as example:
+        responses = [response for response in together(example, 4) if isinstance(response, httpx.Response)]
+        assert [response.status_code for response in responses] == [503, 200, 200, 200]
+        assert len({response.text for response in responses[1:]}) == 1
+        assert recorded(example).height == 1
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_who_hangs_up_takes_no_answer_from_who_repeats_it(tmp_path: Path, gone: int) -> None:
+    with example_endpoint(tmp_path, growing()) as example:
+        responses = together(example, 3, gone=gone)
+        assert isinstance(responses.pop(gone), asyncio.CancelledError)
+        answers = [response.json() for response in responses if isinstance(response, httpx.Response)]
+        assert answers == answers[:1] * 2
+        (probability,) = recorded(example)["probability"].to_list()
+        assert probability == pytest.approx(answers[0]["predictions"][0]["probability"])
+
+
+def test_a_repetition_has_a_deadline_of_its_own(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, growing(hangs=3.0), deadline_s=1.5) as example:
+        started_s = time.monotonic()
+        responses = together(example, 3, after_s=0.9)
+        assert time.monotonic() - started_s < 3.0
+        assert [getattr(response, "status_code", None) for response in responses] == [504, 200, 200]
+        assert recorded(example).height == 1
+
+
+def test_of_repetitions_that_wake_together_one_asks() -> None:
+    scored = Scored(None, Vectors(np.zeros((1, 0)), np.zeros((1, 0))), np.zeros(1, np.float32), datetime.now(UTC))
+    recent, inquiry = RecentAnswers(), Inquiry("1", b"", "", True, 100)
+    asked: list[int] = []
+
+    async def ask() -> Given:
+        asked.append(1)
+        if len(asked) == 1:
+            await asyncio.sleep(0.01)
+            raise UnavailableError("It is down.")
+        return Given(str(len(asked)), BINARY, scored)
+
+    async def all_at_once() -> list[Given | BaseException]:
+        return await asyncio.gather(*(recent.once(inquiry, ask) for _ in range(4)), return_exceptions=True)
+
+    failed, *answered = asyncio.run(all_at_once())
+    assert isinstance(failed, UnavailableError)
+    assert [given.version for given in answered if isinstance(given, Given)] == ["2", "2", "2"]
 
 
 def test_those_who_cannot_ask_again_push_out_no_answer_of_one_who_can(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.governance.live import Plan, Step, VersionRef, live
-from mlops_ray.governance.rollouts import start_rollout
+from mlops_ray.governance.rollouts import promote, start_rollout
 from mlops_ray.predictions.reader import Ledger
 from mlops_ray.serving.batching import Batcher, TurnBatcher
 from mlops_ray.serving.follower import Follower
@@ -33,7 +33,7 @@ from mlops_ray.serving.traffic import share_of
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from mlops_ray.testing.example_model import example_answer
 from mlops_ray.use_case import Serving
-from tests.unit.test_endpoint import KEY, VECTOR, Reader, predict, send
+from tests.unit.test_endpoint import KEY, VECTOR, Reader, predict, recorded, send, tensors
 
 HOLD = 3600
 
@@ -319,6 +319,44 @@ def test_what_is_asked_of_a_candidate_takes_no_place_of_what_the_champion_answer
             example.ledger.collect_leftovers()
             found = Ledger(example.settings, NAME).frame().filter(pl.col("route") != "shadow")
         assert sorted(found["version"].to_list()) == ["7", "8"]
+
+
+def test_the_record_tells_what_who_operates_asked_from_what_fell_to_the_canary(tmp_path: Path) -> None:
+    with two_versions(tmp_path, half, Step("canary", 1.0, HOLD)) as example:
+        for named in ({}, {"x-model-version": "8"}, {"x-model-version": "7"}):
+            assert predict(example, {"features": VECTOR}, **named).status_code == 200
+        assert recorded(example)["route"].to_list() == ["canary", "asked", "champion"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/infer", "/versions/7/infer"])
+def test_the_answer_of_a_champion_that_is_named_counts_beside_the_canary_s(tmp_path: Path, path: str) -> None:
+    mine = {"x-request-id": "0190e2a3-5b7c-7d2e-8f1a-123456789abc"}
+    body: dict[str, Any] = {"features": VECTOR} if path == "/predict" else {"inputs": tensors()}
+    named = {} if path.startswith("/versions") else {"x-model-version": "7"}
+    with two_versions(tmp_path, half, Step("canary", 1.0, HOLD)) as example:
+        for where, headers in ((path.removeprefix("/versions/7"), mine), (path, {**mine, **named})):
+            for _ in range(2):
+                assert send(example, "POST", where, json=body, headers=headers).status_code == 200
+        assert recorded(example)["version"].to_list() == ["8", "7"]
+        assert Ledger(example.settings, NAME).frame()["version"].to_list() == ["8", "7"]
+
+
+def test_versions_named_before_and_after_a_promotion_both_count_and_are_repeated_as_recorded(tmp_path: Path) -> None:
+    mine = {"x-request-id": "0190e2a3-5b7c-7d2e-8f1a-123456789abc"}
+
+    def ask(version: str) -> Any:
+        return predict(example, {"features": VECTOR}, **mine, **{"x-model-version": version}).json()
+
+    with two_versions(tmp_path, half, Step("shadow", 1e-9, HOLD)) as example:
+        of_champion, of_candidate = ask("7"), ask("8")
+        rollout = live(example.store, NAME).rollout
+        assert rollout is not None
+        promote(example.store, SYSTEM, NAME, rollout, "better")
+        follow(example)
+        assert (ask("8"), ask("7")) == (of_candidate, of_champion)
+        assert predict(example, {"features": VECTOR}, **{"x-model-version": "7"}).status_code == 404
+        assert recorded(example)["version"].to_list() == ["7", "8"]
+        assert Ledger(example.settings, NAME).frame()["version"].to_list() == ["7", "8"]
 
 
 def test_a_sticky_canary_makes_no_request_count_twice(tmp_path: Path) -> None:
