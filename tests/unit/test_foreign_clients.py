@@ -301,7 +301,8 @@ def test_the_repository_lists_what_the_caller_may_see_and_no_model_that_exists_i
     (listed,) = ask(asker).json()
     assert (listed["version"], listed["state"]) == ("7", "UNAVAILABLE")
     assert ask(asker, json={"ready": True}).json() == []
-    assert ask(asker, content=b"[" * 5000).status_code == 400
+    for wrong in (b"[" * 5000, b'{"ready": true, "ready": false}', b'{"other": "\xff"}'):
+        assert ask(asker, content=wrong).status_code == 400
     unreached = ask(asker, "/models/arrivals/predict", json={})
     assert (unreached.status_code, unreached.headers["retry-after"]) == (503, "1")
     assert ask(asker, "/models/nothing/predict", json={}).status_code == 404
