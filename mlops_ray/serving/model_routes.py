@@ -18,10 +18,17 @@ ASKED = "asked"  # the route, in the counts, of answers by a version that the ca
 def asked_version(request: Request, traffic: Traffic, use_case: str) -> ServedVersion | None:
     """The version that the path or the header `x-model-version` names; None where neither does.
 
-    The champion for everybody, the candidate of a rollout for who operates. Raises HttpError 403 for others, 404 for a
-    version that this replica does not answer with.
+    The champion for everybody, the candidate of a rollout for who operates. Raises HttpError 400 where they name
+    different ones, 403 for others, 404 for a version that this replica does not answer with.
     """
-    name = request.version or request.headers.get(VERSION_HEADER, b"").decode("latin-1").strip()
+    in_header = request.headers.get(VERSION_HEADER, b"").decode("latin-1").strip()
+    name = request.version or in_header
+    if in_header not in ("", name):
+        raise HttpError(
+            400,
+            f"The path names version {name[:20]!a}, and the header x-model-version {in_header[:20]!a}. Send one.",
+            VERSION_HEADER.decode(),
+        )
     if not name:
         return None
     champion, candidate = traffic.champion, traffic.candidate

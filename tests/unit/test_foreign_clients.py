@@ -258,6 +258,18 @@ def test_who_operates_can_ask_the_candidate_and_nobody_else(endpoint: ExampleEnd
     assert counts["7", "champion"].requests == before.get(("7", "champion"), 0) + 4
 
 
+def test_a_path_and_a_header_that_name_different_versions_are_a_400(endpoint: ExampleEndpoint) -> None:
+    for named, status in (("8", 400), ("6", 400), ("7", 200), (" 7 ", 200)):
+        for method, path in (("GET", ""), ("GET", "/config"), ("POST", "/infer")):
+            given = {"json": {"inputs": tensors()}} if method == "POST" else {}
+            headers = {"x-model-version": named}
+            answer = send(endpoint, method, f"/versions/7{path}", headers=headers, **given)
+            assert answer.status_code == status, (named, path, answer.text)
+            if status == 400:
+                assert "version '7'" in answer.json()["error"]
+                assert answer.json()["field"] == "x-model-version"
+
+
 @pytest.mark.parametrize("version", ["6", "9" * 24, "-1", "07", "8.0", "latest", "%00", "7\u00e9", "{version}", " "])
 def test_a_version_that_takes_no_requests_is_a_404_that_names_the_champion(
     endpoint: ExampleEndpoint, version: str
