@@ -45,7 +45,8 @@ class Ledger:
     ) -> pl.DataFrame:
         """The predictions answered in `start <= time < end`, by time, read in this process.
 
-        Without `columns` all of them; where versions differ in theirs, what one lacks is null.
+        Without `columns` all of them, else each that is named once; where versions differ in theirs, what one lacks is
+        null.
         """
         return _read(self._artifacts, self._use_case, *_span(start, end), columns)
 
@@ -84,8 +85,15 @@ class Ledger:
         if start is None:
             if moment is None:
                 raise DataError(f"Request id {request_id!r} is no UUIDv7, so it does not say when it was. Give start.")
-            start, end = moment - timedelta(hours=1), end or min(moment, _END) + timedelta(hours=1)
+            start, latest = around(moment)
+            end = end or latest
         return rows_of_request(self._artifacts, self._use_case, request_id, *_span(start, end))
+
+
+def around(moment: datetime) -> tuple[datetime, datetime]:
+    """An hour before it and one after, within the years that `_span` has."""
+    moment = min(max(moment, _BEGINNING), _END)
+    return moment - timedelta(hours=1), moment + timedelta(hours=1)
 
 
 def _span(start: datetime | None, end: datetime | None) -> tuple[datetime, datetime]:
@@ -164,7 +172,8 @@ def _read(
     found = first_of_each(together([pl.DataFrame(schema=schema), *frames])).filter(pl.col("time") >= start)
     if columns is None:
         return found
-    return found.select(name if name in found.columns else pl.lit(None).alias(name) for name in columns)
+    named = dict.fromkeys(columns)
+    return found.select(name if name in found.columns else pl.lit(None).alias(name) for name in named)
 
 
 def _read_arrow(

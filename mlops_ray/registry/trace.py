@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Self
 
 import msgspec
@@ -19,7 +19,7 @@ from mlops_ray.governance.events import Event, read_events
 from mlops_ray.governance.history import Deployment, changes, deployments
 from mlops_ray.governance.live import live
 from mlops_ray.predictions.answers import types_of_answers
-from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.reader import Ledger, around
 from mlops_ray.predictions.segments import FOLDER as LEDGER
 from mlops_ray.registry.lineage import FOLDER, Lineage
 from mlops_ray.registry.models import find_version, lineage_copy
@@ -240,7 +240,7 @@ def _recorded(settings: Settings, registered: Event | None, use_case: str, versi
 def _prediction(
     settings: Settings, request_id: str, near: datetime | None, among: Callable[[str], bool]
 ) -> tuple[str, int, dict[str, Any]]:
-    window = (near - timedelta(hours=1), near + timedelta(hours=1)) if near else (None, None)
+    window = around(near) if near else (None, None)
     for use_case in [entry.name for entry in Artifacts(settings.artifacts).entries(LEDGER) if among(entry.name)]:
         rows = Ledger(settings, use_case).find(request_id, *window)
         answered = rows.filter(pl.col("route") != "shadow")

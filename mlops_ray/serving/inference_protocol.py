@@ -170,15 +170,18 @@ def _split(content: bytes, header_length: bytes | None) -> tuple[bytes, bytes]:
 def _wanted_outputs(request: InferRequest, offered: Sequence[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     all_binary = request.parameters is not None and request.parameters.binary_data_output is True
     wanted = request.outputs or [OutputRequest(name) for name in offered]
-    names = tuple(dict.fromkeys(output.name for output in wanted))
+    asked: dict[str, bool | None] = {}
     for number, output in enumerate(wanted):
-        if output.name not in offered:
-            at = f"outputs[{number}]"
-            what = f"{output.name!r:.100} is not an output of this model ({', '.join(offered)})"
-            raise HttpError(400, f"{at}: {what}.", f"{at}.name")
-        (output.parameters or Parameters()).expect_offered(f"outputs[{number}]")
-    asked = {output.name: output.parameters and output.parameters.binary_data for output in wanted}
-    return names, frozenset(name for name, binary in asked.items() if (all_binary if binary is None else binary))
+        at = f"outputs[{number}]"
+        if output.name not in offered or output.name in asked:
+            unknown = f"is not an output of this model ({', '.join(offered)})"
+            what = "is given twice" if output.name in asked else unknown
+            raise HttpError(400, f"{at}: {output.name!r:.100} {what}.", f"{at}.name")
+        parameters = output.parameters or Parameters()
+        parameters.expect_offered(at)
+        asked[output.name] = parameters.binary_data
+    binary = frozenset(name for name, wants in asked.items() if (all_binary if wants is None else wants))
+    return tuple(asked), binary
 
 
 def configuration(schema: ModelSchema, name: str, version: str) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from mlops_ray.serving.http import HttpError
 
-# Of a body, which is read on the event loop: a million take most of a second, while nobody else is answered.
+Order = TypeVar("Order", bound=msgspec.Struct)
+# Of a body, which is read on the event loop: that many, nested, take up to half a second, while nobody is answered.
 MAX_VALUES = 250_000
 MAX_TEXT = 10_000  # characters; each text is kept in the ledger, and no category or key is longer
 _NOT_UTF8 = "The body is not UTF-8, or has half of a surrogate pair."
@@ -37,7 +38,7 @@ class TypedJson:
         """The body as the strict type. Raises HttpError 400 that names the field, for every kind of bad content."""
         body = self._attempt(content)
         if isinstance(body, HttpError):
-            self._refuse_what_no_type_sees(content)
+            _refuse_what_no_type_sees(content, body)
             raise body
         return body
 
@@ -49,11 +50,10 @@ class TypedJson:
     def any_values(self, content: bytes) -> Any:
         """The body as the loose type, values as they are written. Raises HttpError 400 as `decode` does."""
         try:
-            value = _parsed(content)
+            _refuse_in(_parsed(content))
         except (ValueError, RecursionError):
             self.decode(content)
             raise HttpError(400, "The body is not JSON.", "body") from None
-        _refuse_in(value)
         try:
             return self._loose.decode(content)
         except msgspec.MsgspecError as error:
@@ -67,8 +67,9 @@ class TypedJson:
         except msgspec.ValidationError as error:
             return _named(str(error))
         except msgspec.DecodeError as error:
-            self._refuse_what_no_type_sees(content)
-            raise HttpError(400, f"The body is not JSON: {error}.", "body") from None
+            refusal = HttpError(400, f"The body is not JSON: {error}.", "body")
+            _refuse_what_no_type_sees(content, refusal)
+            raise refusal from None
         except RecursionError:
             raise HttpError(400, "The JSON is nested too deeply.", "body") from None
         except UnicodeError:
@@ -76,24 +77,41 @@ class TypedJson:
         # Of a name that is given twice the last would count. The body written again has each name once, so that it has
         # fewer colons then; escapes could hide one. Defaults are not written, so that it never has more.
         if b"\\" in content or msgspec.json.encode(body).count(b":") != content.count(b":"):
-            self._refuse_what_no_type_sees(content)
+            _refuse_what_no_type_sees(content)
         return body
 
-    def _refuse_what_no_type_sees(self, content: bytes) -> None:
-        """Raise HttpError for names given twice, and for NaN and Infinity, with their field."""
-        try:
-            value = _parsed(content)
-        except (ValueError, RecursionError):
-            return
-        _refuse_in(value)
+
+def order_of(content: bytes, kind: type[Order]) -> Order:
+    """A body without rows as `kind`; one that is empty is {}.
+
+    Raises HttpError 400 if it is something else, or says a thing twice, 413 for too many values.
+    """
+    content = content or b"{}"
+    expect_few_values(content)
+    try:
+        order = msgspec.json.decode(content, type=kind)
+        json.loads(content.decode(), object_pairs_hook=said_once)
+    except (ValueError, RecursionError) as error:  # msgspec's errors, and UnicodeDecodeError, are ValueErrors
+        raise HttpError(400, f"The body is not understood: {error}", "body") from None
+    return order
+
+
+def said_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The values by name. Raises ValueError for a name that comes twice: the last would count without a word."""
+    said = _object(pairs)
+    if isinstance(said, _GivenTwice):
+        raise ValueError(f"it says {said.name!r:.100} twice")
+    return said
 
 
 def expect_few_values(content: bytes) -> None:
-    """Raise HttpError 413 for JSON of more than `MAX_VALUES` values, told by its commas, at the speed of memory."""
-    if (count := content.count(b",")) >= MAX_VALUES:
+    """Raise HttpError 413 for JSON that may have more than `MAX_VALUES` values, at the speed of memory: all but the
+    first stand behind a comma, or are the first of a list or an object."""
+    if (count := sum(map(content.count, (b",", b"[", b"{")))) >= MAX_VALUES:
         raise HttpError(
             413,
-            f"The JSON has {count:,} commas, as {count + 1:,} values have; the limit is {MAX_VALUES:,}. Send fewer.",
+            f"The JSON has {count:,} commas, '[' and '{{', as {count + 1:,} values have; the limit is {MAX_VALUES:,}. "
+            f"Send fewer.",
             "body",
         )
 
@@ -103,6 +121,15 @@ def struct_of(name: str, types: Mapping[str, Any]) -> type[msgspec.Struct]:
     fields = [(f"field_{number}", type_) for number, type_ in enumerate(types.values())]
     rename = {f"field_{number}": given for number, given in enumerate(types)}
     return msgspec.defstruct(name, fields, forbid_unknown_fields=True, rename=rename)
+
+
+def _refuse_what_no_type_sees(content: bytes, refusal: HttpError | None = None) -> None:
+    """Raise HttpError 400 for names given twice, and for NaN and Infinity, with their field; `refusal` for what is no
+    JSON, or nested more deeply than Python reads: a type passes that over where it passes over what it stands in."""
+    try:
+        _refuse_in(_parsed(content))
+    except (ValueError, RecursionError) as error:
+        raise refusal or HttpError(400, f"The body is not JSON, or nested too deeply: {error}.", "body") from None
 
 
 def _parsed(content: bytes) -> Any:

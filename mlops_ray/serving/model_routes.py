@@ -16,8 +16,17 @@ ASKED: Final = "asked"  # the route of answers by a candidate that the caller ch
 
 
 def asked_name(request: Request) -> str:
-    """The version that the path or the header `x-model-version` names, whether there is one; "" where neither does."""
-    return request.version or request.headers.get(VERSION_HEADER, b"").decode("latin-1").strip()
+    """The version that the path or the header `x-model-version` names, whether there is one; "" where neither does.
+    Raises HttpError 400 where they name different ones."""
+    in_header = request.headers.get(VERSION_HEADER, b"").decode("latin-1").strip()
+    name = request.version or in_header
+    if in_header not in ("", name):
+        raise HttpError(
+            400,
+            f"The path names version {name[:20]!a}, and the header x-model-version {in_header[:20]!a}. Send one.",
+            VERSION_HEADER.decode(),
+        )
+    return name
 
 
 def asked_version(request: Request, traffic: Traffic, use_case: str) -> ServedVersion | None:

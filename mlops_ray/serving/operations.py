@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,9 +21,9 @@ from mlops_ray.governance.replicas import FRESH, Heard, heard
 from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import pause, promote, resume, start_rollout
 from mlops_ray.serving.http import HttpError, Request, Response, Route
+from mlops_ray.serving.json_body import Order, order_of, said_once
 from mlops_ray.serving.rollout import progress
 
-Body = TypeVar("Body", bound=msgspec.Struct)
 MAX_QUERY_PARTS = 20
 FINDS_AT_A_TIME = 2
 FindVersion = Callable[[int], VersionRef]
@@ -230,23 +230,17 @@ def actor_of(request: Request, use_case: str | None) -> Actor:
     return request.principal.actor(use_case)
 
 
-async def read_body(request: Request, kind: type[Body]) -> Body:
-    """The body as `kind`. Raises HttpError 415 if it is not declared as JSON, 400 if it is something else."""
+async def read_body(request: Request, kind: type[Order]) -> Order:
+    """The body as `kind`. Raises HttpError 415 if it is not declared as JSON, and as `order_of` does."""
     request.expect_content_type("application/json")
-    try:
-        return msgspec.json.decode(await request.body() or b"{}", type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise HttpError(400, f"The body is not understood: {error}", "body") from None
+    return order_of(await request.body(), kind)
 
 
-def read_query(request: Request, kind: type[Body]) -> Body:
+def read_query(request: Request, kind: type[Order]) -> Order:
     """What stands behind the path as `kind`. Raises HttpError 400 if it is something else, or says a thing twice."""
     try:
         text = request.query.decode("ascii")
         pairs = parse_qsl(text, True, bool(text), errors="strict", max_num_fields=MAX_QUERY_PARTS)
-        given = dict(pairs)
-        if len(given) < len(pairs):
-            raise ValueError("it says something twice")
-        return msgspec.convert(given, kind, strict=False)
+        return msgspec.convert(said_once(pairs), kind, strict=False)
     except ValueError as error:  # msgspec.ValidationError is one
         raise HttpError(400, f"The query is not understood: {error}.", "query") from None

@@ -12,6 +12,7 @@ from mlops_ray.governance.history import use_cases
 from mlops_ray.governance.live import live
 from mlops_ray.governance.principals import ROLES, Principal
 from mlops_ray.serving.http import HttpError, Request, Response, Route
+from mlops_ray.serving.json_body import order_of
 
 RunningModels = Callable[[], Awaitable[Mapping[str, bool]]]
 
@@ -42,10 +43,7 @@ class Repository:
     async def _index(self, request: Request) -> Response:
         """Of the use cases on which the caller may do anything."""
         request.expect_content_type()
-        try:
-            body = msgspec.json.decode(await request.body() or b"{}", type=IndexBody)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise HttpError(400, f"The body is not understood: {error}", "body") from None
+        body = order_of(await request.body(), IndexBody)
         assert request.principal is not None
         listed = await asyncio.to_thread(self._listed, await self._running(), request.principal)
         return Response([one for one in listed if one["state"] == "READY" or not body.ready])

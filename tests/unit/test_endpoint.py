@@ -656,6 +656,19 @@ def test_unknown_outputs_and_what_is_given_twice_is_refused(endpoint: ExampleEnd
     twice = json.dumps({"inputs": tensors()})[:-1] + ', "parameters": {"x": {"a": 1, "a": 2}}}'
     assert_refused(infer(endpoint, twice), 400, "parameters.x.a")
     assert_refused(infer(endpoint, b'{"inputs":[{"data":' + b"[" * 1000), 400, "inputs[0].data[0][0]")
+    contrary = [{"name": "probability", "parameters": {"binary_data": binary}} for binary in (True, False)]
+    assert_refused(infer(endpoint, {"inputs": tensors(), "outputs": contrary}), 400, "outputs[1].name")
+
+
+@pytest.mark.parametrize("passed_over", [b'"\xff"', *(b"[" * depth + b"]" * depth for depth in range(920, 1000, 4))])
+@pytest.mark.parametrize("twice", ["inputs", "id"])
+def test_what_is_passed_over_hides_no_name_that_is_given_twice(
+    endpoint: ExampleEndpoint, twice: str, passed_over: bytes
+) -> None:
+    given = {"inputs": tensors(hour={"data": [23]}), "id": "b"}
+    body = json.dumps({"inputs": tensors(), "id": "a"})[:-1] + f', "{twice}": {json.dumps(given[twice])}'
+    response = infer(endpoint, body.encode() + b', "parameters": {"x": ' + passed_over + b"}}")
+    assert response.status_code == 400, response.text
 
 
 def cut_tail(content: bytes, headers: dict[str, str]) -> tuple[bytes, dict[str, str]]:

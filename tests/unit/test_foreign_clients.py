@@ -258,6 +258,18 @@ def test_who_operates_can_ask_the_candidate_and_nobody_else(endpoint: ExampleEnd
     assert counts["7", "champion"].requests == before.get(("7", "champion"), 0) + 4
 
 
+def test_a_path_and_a_header_that_name_different_versions_are_a_400(endpoint: ExampleEndpoint) -> None:
+    for named, status in (("8", 400), ("6", 400), ("7", 200), (" 7 ", 200)):
+        for method, path in (("GET", ""), ("GET", "/config"), ("POST", "/infer")):
+            given = {"json": {"inputs": tensors()}} if method == "POST" else {}
+            headers = {"x-model-version": named}
+            answer = send(endpoint, method, f"/versions/7{path}", headers=headers, **given)
+            assert answer.status_code == status, (named, path, answer.text)
+            if status == 400:
+                assert "version '7'" in answer.json()["error"]
+                assert answer.json()["field"] == "x-model-version"
+
+
 @pytest.mark.parametrize("version", ["6", "9" * 24, "-1", "07", "8.0", "latest", "%00", "7\u00e9", "{version}", " "])
 def test_a_version_that_takes_no_requests_is_a_404_that_names_the_champion(
     endpoint: ExampleEndpoint, version: str
@@ -301,7 +313,8 @@ def test_the_repository_lists_what_the_caller_may_see_and_no_model_that_exists_i
     (listed,) = ask(asker).json()
     assert (listed["version"], listed["state"]) == ("7", "UNAVAILABLE")
     assert ask(asker, json={"ready": True}).json() == []
-    assert ask(asker, content=b"[" * 5000).status_code == 400
+    for wrong in (b"[" * 5000, b'{"ready": true, "ready": false}', b'{"other": "\xff"}'):
+        assert ask(asker, content=wrong).status_code == 400
     unreached = ask(asker, "/models/arrivals/predict", json={})
     assert (unreached.status_code, unreached.headers["retry-after"]) == (503, "1")
     assert ask(asker, "/models/nothing/predict", json={}).status_code == 404

@@ -644,6 +644,14 @@ def test_spans_and_ids_beyond_all_years_hold_nothing(settings: Settings, clock: 
         assert ledger.find(uuid7_at(int(day.timestamp()) * 1000)).is_empty()
 
 
+def test_a_column_that_is_asked_for_twice_comes_once(settings: Settings, clock: Clock) -> None:
+    writer = make_writer(settings, clock)
+    append(writer)
+    writer.close()
+    found = Ledger(settings, "departures").frame(columns=["version", "time", "version", "nothing", "nothing"])
+    assert (found.columns, found.height) == (["version", "time", "nothing"], 1)
+
+
 def test_only_the_segments_of_the_stretch_are_read(settings: Settings, clock: Clock) -> None:
     writer = make_writer(settings, clock)
     for hours in range(0, 48, 6):

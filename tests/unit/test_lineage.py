@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -101,6 +101,22 @@ def test_an_id_without_time_is_found_near_a_moment(settings: Settings, rolled_ou
     asked = "0b0f7a3c-0000-4000-8000-000000000000"
     ledger_of(settings, {"request_id": asked})
     assert trace(settings, asked, ASKED_AT).version == 2
+
+
+@pytest.mark.parametrize(
+    "near",
+    [
+        datetime.min.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=UTC),
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=14))),
+    ],
+)
+def test_near_the_ends_of_all_years_no_request_is_held(settings: Settings, store: ControlStore, near: datetime) -> None:
+    asked = "0b0f7a3c-0000-4000-8000-000000000000"
+    ledger_of(settings, {"request_id": asked})
+    with pytest.raises(DataError, match="No ledger holds the request"):
+        trace(settings, asked, near)
 
 
 def test_an_endpoint_leads_to_its_champion_and_a_version_to_its_own_deployments(

@@ -159,6 +159,22 @@ def test_a_request_that_does_not_say_what_it_is_about_is_refused(example: Exampl
         assert (status, "missing required field" in answer["error"]) == (400, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/rollback", '{"to": 99, "to": 7, "revision": 2}'),
+        ("/rollback", '{"to": 99, "t\\u006f": 7, "revision": 2}'),
+        ("", '{"version": 9, "revision": 2, "plan": {"steps": [], "steps": [{"kind": "canary", "fraction": 1}]}}'),
+    ],
+)
+def test_an_order_that_says_a_thing_twice_is_refused(example: ExampleEndpoint, path: str, body: str) -> None:
+    before = live(example.store, NAME)
+    headers = {"content-type": "application/json"}
+    answer = send(example, "POST", f"/rollout{path}", content=body, headers=headers)
+    assert (answer.status_code, " twice" in answer.json()["error"]) == (400, True), answer.text
+    assert live(example.store, NAME) == before
+
+
 def test_a_promotion_decided_on_one_rollout_is_not_of_the_next(example: ExampleEndpoint) -> None:
     start(example, 9)
     before = live(example.store, NAME).rollout

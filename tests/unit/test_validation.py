@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.http import HttpError
 from mlops_ray.serving.inference_protocol import InferBody, ledger_key
-from mlops_ray.serving.validation import PredictBody
+from mlops_ray.serving.json_body import expect_few_values
+from mlops_ray.serving.label_routes import LabelsBody
+from mlops_ray.serving.validation import MAX_ROWS, PredictBody
 from mlops_ray.use_case import Column, Feature
 from tests.unit.test_ledger import example_schema
 
@@ -196,6 +198,34 @@ def test_millions_of_values_are_refused_before_anything_reads_them() -> None:
         assert refused.value.status == 413
     assert ledger_key(infer, None) is None
     assert time.process_time() - began_s < 0.5
+
+
+@pytest.mark.parametrize("value", ["[" * 19 + "]" * 19, '{"a":1}', '{"a":' * 6 + "1" + "}" * 6])
+def test_values_within_values_count_as_those_beside_each_other_do(value: str) -> None:
+    """Also where the protocol passes over them: whatever is read holds the event loop."""
+    values = f"[{f'{value},' * 240_000}1]"
+    schema, infer = example_schema(), f'{{"inputs": [], "parameters": {{"x": {values}}}}}'.encode()
+    readers = (
+        lambda: PredictBody(schema).decode(f'{{"keys": {values}}}'.encode()),
+        lambda: LabelsBody(schema).decode(f'{{"labels": {values}}}'.encode(), datetime.now(UTC)),
+        lambda: InferBody(schema).decode(infer, None),
+    )
+    began_s = time.process_time()
+    for read in readers:
+        with pytest.raises(HttpError, match=r"values have; the limit is 250,000\. Send fewer") as refused:
+            read()
+        assert refused.value.status == 413
+    assert ledger_key(infer, None) is None
+    assert time.process_time() - began_s < 0.5
+
+
+def test_the_most_rows_of_a_request_may_have_a_hundred_features_in_every_form() -> None:
+    names = [f"feature {number}" for number in range(100)]
+    rows = {"features": [dict.fromkeys(names, 0.25)] * MAX_ROWS}
+    tensor = {"shape": [MAX_ROWS, 1], "datatype": "FP32", "data": [[0.25]] * MAX_ROWS}
+    tensors = {"inputs": [{"name": name, **tensor} for name in names]}
+    for body in (rows, tensors):
+        expect_few_values(json.dumps(body).encode())
 
 
 @pytest.mark.parametrize("offset", ["+05:60", "-05:99", "+24:00"])

@@ -50,8 +50,9 @@ class KeyFormat:
         self._parts = [(position, types[view.keys[position]]) for position in order]
         self._plain = all(type_ in (ValueType.STRING, ValueType.INT64) for _, type_ in self._parts)
 
-    def bytes_of(self, key: Sequence[Any]) -> bytes:
-        """key: a value for each of the view's keys, none of them None."""
+    def bytes_of(self, key: Sequence[Any]) -> bytes | None:
+        """key: a value for each of the view's keys, none of them None. None where one is beyond its type: nothing that
+        is stored can have it."""
         if not self._plain:
             return self._by_feast(key)
         found = [self._prefix]
@@ -63,11 +64,14 @@ class KeyFormat:
                 found.append(_INTEGER.pack(type_.value, 8, key[position]))
         return b"".join(found)
 
-    def _by_feast(self, key: Sequence[Any]) -> bytes:
-        values = [
-            python_values_to_proto_values([value], self._types[name])[0]
-            for name, value in zip(self._names, key, strict=True)
-        ]
+    def _by_feast(self, key: Sequence[Any]) -> bytes | None:
+        try:
+            values = [
+                python_values_to_proto_values([value], self._types[name])[0]
+                for name, value in zip(self._names, key, strict=True)
+            ]
+        except ValueError:  # an integer of more than 32 bits
+            return None
         message = EntityKey(join_keys=self._names, entity_values=values)
         return bytes(serialize_entity_key(message, entity_key_serialization_version=KEY_VERSION))
 

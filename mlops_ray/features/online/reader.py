@@ -92,9 +92,9 @@ class OnlineReader:
         form = self._formats[self._format_of[number]][1]
         wanted = [form.bytes_of(key) for key in keys]
         of_views: list[list[bytes]] = [[] for _ in self._features]
-        of_views[number] = list(dict.fromkeys(wanted))
+        of_views[number] = list(dict.fromkeys(key for key in wanted if key is not None))
         found = self._breaker.call(lambda: self._lookup.read(of_views))[number]
-        return [found.get(key) for key in wanted]
+        return [None if key is None else found.get(key) for key in wanted]
 
     def close(self) -> None:
         """Let go of connections and threads."""
@@ -134,7 +134,7 @@ class OnlineReader:
 
 
 def _key_of(row: Mapping[str, Any], asked: Sequence[str], form: KeyFormat) -> bytes | None:
-    """The bytes of a row's key; None where one of its values is missing."""
+    """The bytes of a row's key; None where one of its values is missing, or beyond its type."""
     key = [row.get(name) for name in asked]
     return None if None in key else form.bytes_of(key)
 
