@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
+from mlops_ray.artifacts import Artifacts, digest_json, join, read_parquet
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError
 from mlops_ray.governance.audit import verify_store
@@ -575,3 +575,47 @@ def test_a_path_that_json_writes_with_escapes_is_moved_in_json() -> None:
     for ascii_only in (True, False):
         text = json.dumps({"uri": "/srv/Zürich/x"}, ensure_ascii=ascii_only)
         assert json.loads(move.text(text)) == {"uri": "/srv/new/x"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named", "moved"),
+    [
+        ("/srv/old/", "/srv/new", "/srv/old/x", "/srv/new/x"),
+        ("/srv/old/", "/srv/new", "/srv/old//mlflow/run", "/srv/new/mlflow/run"),
+        ("/srv/old", "/srv/new/", "/srv/old/x", "/srv/new/x"),
+        ("/srv/old/", "/srv/new", "/srv/old/", "/srv/new"),
+        ("s3://b/old/", "s3://b/new", "s3://b/old/x%20y", "s3://b/new/x%20y"),
+        ("s3://b/old/?region=x", "s3://b/new?region=y", "s3://b/old/x?region=x", "s3://b/new/x?region=y"),
+        ("s3://b/old?region=x", "s3://b/new?region=y", "s3://b/old?region=x/mlflow", "s3://b/new/mlflow?region=y"),
+        ("s3://b/old?region=x", "/srv/new", "s3://b/old/run/artifacts?region=x/mlflow", "/srv/new/run/artifacts"),
+    ],
+)
+def test_what_lies_below_a_root_is_moved_however_the_root_was_written(
+    old: str, new: str, named: str, moved: str
+) -> None:
+    """As releases named it that took the root as it was given, and MLflow's folder as its text with `/mlflow`."""
+    move = Move(old, new)
+    assert move.text(named) == moved
+    assert json.loads(move.text(json.dumps({"uri": f"{old.partition('?')[0].rstrip('/')}/x"})))["uri"] == join(new, "x")
+
+
+def test_artifacts_whose_setting_ends_in_a_slash_are_named_by_their_new_place(
+    settings: Settings, place: Place, tmp_path: Path
+) -> None:
+    slashed = load_settings(state=settings.state, data=settings.data, artifacts=f"{tmp_path}/art/")
+    store = open_store(slashed)
+    small_state(slashed, store)
+    store.close()
+    create(slashed, ROOT, place)
+    new = elsewhere(tmp_path)
+    restore(new, place, "latest")
+    old = f"{tmp_path}/art/"
+    assert [one for one in files_of(f"{new.artifacts}/pipeline").values() if old.encode() in one] == []
+    for database, query in (
+        ("mlflow.db", "SELECT artifact_uri FROM runs"),
+        ("mlflow.db", "SELECT dataset_source FROM datasets"),
+        ("online_store.db", "SELECT rows FROM mlops_ray_online"),
+    ):
+        assert [one for one in values(new, database, query) if old in one or new.artifacts not in one] == []
+    (source,) = values(new, "feast_registry.db", "SELECT data_source_proto FROM data_sources")
+    assert f"{new.artifacts}/snapshots".encode() in source

@@ -22,6 +22,7 @@ from mlops_ray.operations.backup.copying import ERASES, Copied, Copying
 from mlops_ray.operations.backup.databases import SETTINGS, copied_databases
 from mlops_ray.operations.backup.ledger_position import ledger_position
 from mlops_ray.operations.backup.manifest import Item, Manifest, digest_of
+from mlops_ray.operations.backup.moved_paths import Move
 from mlops_ray.operations.backup.place import Place, shown
 
 LEASE = "backup"
@@ -119,7 +120,7 @@ def _copying(settings: Settings, place: Place, content: Content, data: bool) -> 
     if points := place.points():
         try:
             earlier = place.manifest(points[-1], settings)
-            if earlier.roots["artifacts"] == settings.artifacts:
+            if Move(earlier.roots["artifacts"], settings.artifacts).is_none:
                 known = {one.path: one for one in earlier.items}
                 since_ns = int(datetime.fromisoformat(earlier.made_at).timestamp() * 1e9)
         except (ConfigurationError, IntegrityError) as error:
