@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption
+from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption, moment_of
 from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore
@@ -43,6 +43,10 @@ def create_(
         typer.Option("--take-over", help="Go on with the place of an installation that is no more, after its restore."),
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Then delete old backups, as `backup prune` does.")] = False,
+    due: Annotated[
+        str | None,
+        typer.Option(help="Of a schedule: wait for who is at work, and let one do that began since this moment."),
+    ] = None,
     as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
@@ -54,10 +58,13 @@ def create_(
 
     settings = settings_of(state, config)
     there, actor = _place(settings, place), _actor(settings)
-    made = create(settings, actor, there, data=not references, take_over=take_over)
+    moment = moment_of("--due", due) if due else None
+    made = create(settings, actor, there, data=not references, take_over=take_over, due=moment)
     if as_json:
         told = _json_of(made.id, made.manifest) | {"copied_files": made.copied, "copied_bytes": made.copied_bytes}
         typer.echo(json.dumps(told, indent=2))
+    elif moment and not made.is_new:
+        typer.echo(f"Backup {made.id} was made since {moment:%Y-%m-%d %H:%M:%S} UTC, when this one was due.")
     else:
         for line in (
             f"Backup {made.id}",
@@ -66,7 +73,7 @@ def create_(
         ):
             typer.echo(printable(line))
     if prune:
-        gone = prune_place(settings, actor, there, Keep())
+        gone = prune_place(settings, actor, there, Keep(), waits=moment is not None)
         typer.echo(f"Deleted {len(gone.points)} old backups, and {_files(gone.files, gone.bytes)}.", err=as_json)
 
 

@@ -8,8 +8,9 @@ import shutil
 import signal
 import sqlite3
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,20 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from mlops_ray.artifacts import Artifacts, digest_json, join, read_parquet
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
 from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import read_events
-from mlops_ray.governance.leases import holding
+from mlops_ray.governance.leases import hold, holding, release
 from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
+from mlops_ray.governance.schedule_runs import Run
 from mlops_ray.governance.versions import VersionRef, list_versions
 from mlops_ray.operations.backup.copying import Copied, Copying
 from mlops_ray.operations.backup.create import create, expect_apart
@@ -37,6 +41,7 @@ from mlops_ray.operations.backup.place import Place
 from mlops_ray.operations.backup.restore import restore
 from mlops_ray.operations.backup.retention import Keep, kept, prune
 from mlops_ray.operations.backup.verify import verify
+from mlops_ray.operations.carry_out import Work, arguments
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
@@ -619,3 +624,51 @@ def test_artifacts_whose_setting_ends_in_a_slash_are_named_by_their_new_place(
         assert [one for one in values(new, database, query) if old in one or new.artifacts not in one] == []
     (source,) = values(new, "feast_registry.db", "SELECT data_source_proto FROM data_sources")
     assert f"{new.artifacts}/snapshots".encode() in source
+
+
+def test_two_use_cases_have_the_same_nightly_backup_and_neither_fails(
+    settings: Settings, ids: list[str], place: Place
+) -> None:
+    due = datetime.now(UTC)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: create(settings, ROOT, place, due=due), range(2))
+    assert first.id == second.id == place.resolve("latest")
+    assert sorted((first.is_new, second.is_new)) == [False, True]
+    assert len(place.points()) == 1
+    assert create(settings, ROOT, place, due=datetime.now(UTC)).is_new, "what was made before does not count"
+
+
+def test_a_backup_from_before_the_clock_was_set_back_is_not_taken_for_the_one_that_is_due(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ahead:
+        ahead.setattr(f"{create.__module__}.database_now", lambda _: datetime(2090, 1, 1, tzinfo=UTC))
+        create(settings, ROOT, place)
+    due = datetime.now(UTC)
+    assert create(settings, ROOT, place, due=due).is_new
+    assert not create(settings, ROOT, place, due=due).is_new
+
+
+def test_a_scheduled_backup_waits_for_who_is_at_work_and_says_which_it_took(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = "2026-01-01T02:15:00+00:00"
+    at = datetime.fromisoformat(due)
+    run = Run("flights", "backup", at, "schedule", "running", 1, at)
+    command = arguments(run, Work("flights", "/r", settings.state, settings.data, None, None))
+    assert command == ["backup", "create", "--prune", "--due", due, "--state", settings.state]
+    made, store = create(settings, ROOT, place), open_store(settings)
+    waited = list[float]()
+
+    def end_it(seconds: float) -> None:
+        waited.append(seconds)
+        release(store, "backup", "another")
+
+    monkeypatch.setattr("mlops_ray.governance.leases.time.sleep", end_it)
+    monkeypatch.setattr("mlops_ray.cli.backup._actor", lambda _: ROOT)
+    hold(store, "backup", "another", timedelta(minutes=1))
+    told = CliRunner().invoke(app, [*command, "--place", place.root])
+    assert (told.exit_code, len(waited)) == (0, 1), told.output
+    assert f"Backup {made.id} was made since 2026-01-01 02:15:00 UTC, when this one was due" in told.output
+    assert place.points() == [made.id]
+    store.close()
