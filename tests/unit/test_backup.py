@@ -43,6 +43,7 @@ from mlops_ray.operations.backup.retention import Keep, kept, prune
 from mlops_ray.operations.backup.verify import verify
 from mlops_ray.operations.carry_out import Work, arguments
 from mlops_ray.operations.upgrade import upgrade
+from mlops_ray.state_folder import FILE, claim
 from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
 from tests.older_store import store_of_schema
@@ -672,3 +673,20 @@ def test_a_scheduled_backup_waits_for_who_is_at_work_and_says_which_it_took(
     assert f"Backup {made.id} was made since 2026-01-01 02:15:00 UTC, when this one was due" in told.output
     assert place.points() == [made.id]
     store.close()
+
+
+def test_a_folder_that_only_says_where_it_is_counts_as_empty(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    create(settings, ROOT, place)
+    new = elsewhere(tmp_path)
+    claim(new)
+    file = Path(new.state, FILE)
+    said = file.read_bytes()
+    for other in ("{}", "[1]", "{", json.dumps({"state": settings.state})):
+        file.write_text(other)
+        with pytest.raises(ConfigurationError, match=r"is not empty \(it has state\.json\)"):
+            restore(new, place, "latest")
+    file.write_bytes(said)
+    restore(new, place, "latest")
+    open_store(new).close()

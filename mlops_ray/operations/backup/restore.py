@@ -27,7 +27,7 @@ from mlops_ray.operations.backup.place import Place, shown
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import put_records
 from mlops_ray.operations.backup.verify import problems
-from mlops_ray.state_folder import FILE, HALF_RESTORED
+from mlops_ray.state_folder import FILE, HALF_RESTORED, is_claimed
 
 _AT_ONCE = 8
 
@@ -90,9 +90,12 @@ def _expect_place(settings: Settings, manifest: Manifest) -> None:
                 f"one of that kind. Nothing was written."
             )
     for folder in (settings.state, settings.artifacts):
-        if there := walk(folder):
+        there = [path for path, _, _ in walk(folder)]
+        if folder == settings.state and is_claimed(settings):
+            there.remove(FILE)
+        if there:
             raise ConfigurationError(
-                f"{folder} is not empty (it has {there[0][0]}). Restore into an empty place. Nothing was written."
+                f"{folder} is not empty (it has {there[0]}). Restore into an empty place. Nothing was written."
             )
     for name in SETTINGS:
         if kind_of(getattr(settings, name)) == "sqlite" or name in manifest.databases:
