@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from mlops_ray.artifacts import Artifacts, digest_json, join, read_parquet
 from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError
+from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError, UnavailableError
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
@@ -690,3 +690,57 @@ def test_a_folder_that_only_says_where_it_is_counts_as_empty(
     file.write_bytes(said)
     restore(new, place, "latest")
     open_store(new).close()
+
+
+def test_a_volume_is_backed_up_and_restored_into_without_its_lost_and_found(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    """Which root alone may look into."""
+    new = elsewhere(tmp_path)
+    for volume in (settings.artifacts, new.state, f"{settings.artifacts}/mlflow"):
+        Path(volume, "lost+found").mkdir(parents=True)
+        Path(volume, "lost+found", "#1").touch()
+    made = create(settings, ROOT, place)
+    assert [one.path for one in made.manifest.items if "lost" in one.path] == ["artifacts/mlflow/lost+found/#1"]
+    restore(new, place, "latest")
+    open_store(new).close()
+
+
+def test_a_place_that_cannot_be_looked_at_is_a_sentence_and_nothing_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(settings, ROOT, place)
+    new = elsewhere(tmp_path)
+
+    def closed(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", f"{folder}/private")
+
+    monkeypatch.setattr("mlops_ray.operations.backup.restore.walk", closed)
+    with pytest.raises(UnavailableError, match=r"cannot be read: .*/private'\. Nothing was written\. Have it"):
+        restore(new, place, "latest")
+    assert not Path(new.state).exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("/nowhere", "leads nowhere"), ("loop", "leads nowhere"), (".", "leads to a folder that it lies in")],
+)
+def test_a_link_that_leads_nowhere_or_round_is_refused(
+    settings: Settings, ids: list[str], place: Place, target: str, said: str
+) -> None:
+    Path(settings.artifacts, "snapshots", "loop").symlink_to(target)
+    with pytest.raises(ConfigurationError, match=f"/snapshots/loop is a link that {said}"):
+        create(settings, ROOT, place)
+    assert place.points() == []
+
+
+def test_what_lies_behind_a_link_is_backed_up(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    before = files_of(settings.artifacts)
+    (tmp_path / "disk").mkdir()
+    shutil.move(f"{settings.artifacts}/snapshots", tmp_path / "disk")
+    Path(settings.artifacts, "snapshots").symlink_to(tmp_path / "disk" / "snapshots")
+    made = create(settings, ROOT, place)
+    kept = {one.path.removeprefix("artifacts/") for one in made.manifest.below("artifacts")}
+    assert {path for path in before if path.startswith("snapshots/")} <= kept

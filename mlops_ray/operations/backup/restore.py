@@ -18,9 +18,10 @@ from mlops_ray.governance.installation import RESTORED
 from mlops_ray.governance.notifications import end_without_channel
 from mlops_ray.governance.schema import migrations
 from mlops_ray.governance.tables import SCHEMA_REVISION
-from mlops_ray.operations.backup.content import Content, digest_file, expect_whole, walk
+from mlops_ray.operations.backup.content import Content, digest_file, expect_whole
 from mlops_ray.operations.backup.copying import ANCHORS, ARTIFACTS, ROWS
 from mlops_ray.operations.backup.databases import SETTINGS, expect_no_database, kind_of, put_database
+from mlops_ray.operations.backup.listing import walk
 from mlops_ray.operations.backup.manifest import Item, Manifest
 from mlops_ray.operations.backup.moved_paths import Move, move_database
 from mlops_ray.operations.backup.place import Place, shown
@@ -57,8 +58,14 @@ def restore(settings: Settings, place: Place, id: str, data_from: str = "") -> R
     manifest = place.manifest(id, settings)
     source = Artifacts(data_from or manifest.roots["artifacts"])
     _expect_known(manifest, id)
-    _expect_place(settings, manifest)
-    _expect_all(place, manifest, id, source)
+    try:
+        _expect_place(settings, manifest)
+        _expect_all(place, manifest, id, source)
+    except OSError as error:
+        raise UnavailableError(
+            f"What the restore of {id} needs cannot be read: {error}. Nothing was written. Have it made readable for "
+            f"you, or give another place."
+        ) from error
     content = Content(place.files)
     try:
         _half_done(settings)
