@@ -81,24 +81,28 @@ def create_(
 def list_(
     place: PlaceOption = None, as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None
 ) -> None:
-    """Show the backups of a place, the oldest first, and those that did not finish."""
+    """Show the backups of a place, the oldest first, and those that did not finish; exit code 1 if one cannot be read,
+    as its manifest was damaged."""
     settings = settings_of(state, config)
     there = _place(settings, place)
-    found = [(id, there.manifest(id, settings)) for id in there.points()]
+    found = {id: _manifest_or_why(there, id, settings) for id in there.points()}
+    unread = {id: why for id, why in found.items() if isinstance(why, str)}
     unfinished = there.unfinished()
     if as_json:
         told = {
-            "backups": [_json_of(id, manifest) for id, manifest in found],
+            "backups": [_json_of(id, manifest) for id, manifest in found.items() if not isinstance(manifest, str)],
+            "cannot_be_read": [{"id": id, "why": why} for id, why in unread.items()],
             "unfinished": [{"begun_at": one.begun_at, "host": one.host} for one in unfinished],
         }
         typer.echo(json.dumps(told, indent=2))
-        return
-    for id, manifest in found:
-        size = _files(len(manifest.items), sum(one.bytes for one in manifest.items))
-        typer.echo(printable(f"{id}  event {manifest.events}, {size}, release {manifest.release}"))
-    for one in unfinished:
-        begun = f"{one.begun_at or one.name} on {one.host or 'an unknown host'}"
-        typer.echo(printable(f"{begun}: is being made, or was killed. It is no backup."))
+    else:
+        for id, one in found.items():
+            typer.echo(printable(f"{id}  {f'cannot be read: {one}' if isinstance(one, str) else _in_short(one)}"))
+        for left in unfinished:
+            begun = f"{left.begun_at or left.name} on {left.host or 'an unknown host'}"
+            typer.echo(printable(f"{begun}: is being made, or was killed. It is no backup."))
+    if unread:
+        raise typer.Exit(1)
 
 
 @backup.command("verify")
@@ -202,6 +206,18 @@ def _actor(settings: Settings) -> Actor:
         return cli_actor(store, settings, "operate") if store.schema().standing() == "current" else SYSTEM
     finally:
         store.close()
+
+
+def _manifest_or_why(place: "Place", id: str, settings: Settings) -> "Manifest | str":
+    try:
+        return place.manifest(id, settings)
+    except (ConfigurationError, IntegrityError) as error:
+        return str(error)
+
+
+def _in_short(manifest: "Manifest") -> str:
+    size = _files(len(manifest.items), sum(one.bytes for one in manifest.items))
+    return f"event {manifest.events}, {size}, release {manifest.release}"
 
 
 def _json_of(id: str, manifest: "Manifest") -> dict[str, object]:

@@ -1,6 +1,7 @@
 """A backup holds one point of everything, is whole or none, and is right where it is restored."""
 
 import gzip
+import hashlib
 import json
 import multiprocessing
 import os
@@ -42,6 +43,7 @@ from mlops_ray.operations.backup.restore import restore
 from mlops_ray.operations.backup.retention import Keep, kept, prune
 from mlops_ray.operations.backup.verify import verify
 from mlops_ray.operations.carry_out import Work, arguments
+from mlops_ray.operations.own_databases import expect_own_databases
 from mlops_ray.operations.upgrade import upgrade
 from mlops_ray.state_folder import FILE, claim
 from mlops_ray.testing.signing_keys import with_signing_keys
@@ -744,3 +746,65 @@ def test_what_lies_behind_a_link_is_backed_up(
     made = create(settings, ROOT, place)
     kept = {one.path.removeprefix("artifacts/") for one in made.manifest.below("artifacts")}
     assert {path for path in before if path.startswith("snapshots/")} <= kept
+
+
+def test_a_damaged_manifest_is_listed_as_such_and_hides_no_other_backup(
+    settings: Settings, ids: list[str], place: Place
+) -> None:
+    first, second, third, last = (create(settings, ROOT, place).id for _ in range(4))
+    cut = Path(place.root, "points", second, "manifest.json")
+    cut.write_bytes(cut.read_bytes()[:100])
+    newer = b'{"format": 2}'
+    named = f"{third.partition('-')[0]}-{hashlib.sha256(newer).hexdigest()[:12]}"
+    Path(place.root, "points", third, "manifest.json").write_bytes(newer)
+    Path(place.root, "points", third).rename(Path(place.root, "points", named))
+    command = ["backup", "list", "--place", place.root, "--state", settings.state]
+    told = CliRunner().invoke(app, command)
+    lines = told.output.splitlines()
+    assert (told.exit_code, [line[: len(first)] for line in lines]) == (1, [first, second, named, last])
+    assert "cannot be read: The manifest of backup" in lines[1]
+    assert "has format 2" in lines[2]
+    told = CliRunner().invoke(app, [*command, "--json"])
+    found = json.loads(told.stdout)
+    assert (told.exit_code, [one["id"] for one in found["backups"]]) == (1, [first, last])
+    assert [one["id"] for one in found["cannot_be_read"]] == [second, named]
+    shutil.rmtree(cut.parent)
+    shutil.rmtree(Path(place.root, "points", named))
+    assert CliRunner().invoke(app, command).exit_code == 0
+
+
+SERVER = "postgresql://u:p@db.internal"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("sqlite:////srv/both.db", "sqlite:////srv/both.db?timeout=5", True),
+        ("sqlite:////srv/both.db", "sqlite:////srv/../srv/both.db", True),
+        ("sqlite:////srv/both.db", "sqlite:////srv/other.db", False),
+        (f"{SERVER}/both", f"{SERVER.replace('u:p', 'v:q')}:5432/both?sslmode=require", True),
+        (f"{SERVER.replace('://', '+psycopg://')}/both", f"{SERVER}/both?options=-csearch_path%3Dfeast", True),
+        (f"{SERVER}/one", f"{SERVER}/other", False),
+        (f"{SERVER}/both", f"{SERVER}:5433/both", False),
+        ("postgresql:///both?host=/run/one", "postgresql:///both?host=/run/other", False),
+    ],
+)
+def test_stores_that_share_a_database_are_found_however_it_is_written(one: str, other: str, shared: bool) -> None:
+    settings = load_settings(state="/s", data="/d", mlflow_uri=one, feast_registry=other)
+    with pytest.raises(ConfigurationError, match="'mlflow_uri' and 'feast_registry'") if shared else nullcontext():
+        expect_own_databases(settings)
+
+
+def test_stores_that_share_a_database_are_refused_before_anything_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    """The second would be put over the first."""
+    said = "'mlflow_uri' and 'feast_registry' name one database.* Move the tables of 'feast_registry' to a database of"
+    create(settings, ROOT, place)
+    before, both = files_of(place.root), {"mlflow_uri": f"sqlite:///{tmp_path}/x", "feast_registry": f"sqlite:///{tmp_path}/x"}
+    with pytest.raises(ConfigurationError, match=said):
+        create(load_settings(state=settings.state, data=settings.data, **both), ROOT, place)
+    assert files_of(place.root) == before
+    with pytest.raises(ConfigurationError, match=said):
+        restore(elsewhere(tmp_path, **both), place, "latest")
+    assert not (tmp_path / "new").exists()

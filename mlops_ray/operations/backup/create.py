@@ -24,6 +24,7 @@ from mlops_ray.operations.backup.ledger_position import ledger_position
 from mlops_ray.operations.backup.manifest import Item, Manifest, digest_of
 from mlops_ray.operations.backup.moved_paths import Move
 from mlops_ray.operations.backup.place import Place, shown
+from mlops_ray.operations.own_databases import expect_own_databases
 
 LEASE = "backup"
 CREATED = "backup.created"
@@ -63,10 +64,11 @@ def create(
     must then be where they are now when the backup is restored. take_over: True to go on with the place of another
     installation, which is refused there from then on: of the one that this was restored from. due: by a schedule, of
     which each use case may have one: another backup is waited for, and is what was due if it began no earlier.
-    Raises ConfigurationError if the place lies in what is backed up or is another installation's, or a secret would
-    enter, ConflictError if another backup is being made, UnavailableError if a store or the place does not answer.
+    Raises ConfigurationError if the place lies in what is backed up or is another installation's, two stores share a
+    database, or a secret would enter, ConflictError if another backup is being made, UnavailableError if a store or the place does not answer.
     """
     expect_apart(settings, place)
+    expect_own_databases(settings)
     store = ControlStore(settings.control_store)
     expect_store(store)
     try:

@@ -28,6 +28,7 @@ from mlops_ray.operations.backup.place import Place, shown
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import put_records
 from mlops_ray.operations.backup.verify import problems
+from mlops_ray.operations.own_databases import expect_own_databases
 from mlops_ray.state_folder import FILE, HALF_RESTORED, is_claimed
 
 _AT_ONCE = 8
@@ -90,6 +91,7 @@ def _expect_known(manifest: Manifest, id: str) -> None:
 
 
 def _expect_place(settings: Settings, manifest: Manifest) -> None:
+    expect_own_databases(settings)
     for name, kind in manifest.databases.items():
         if kind_of(getattr(settings, name)) != kind:
             raise ConfigurationError(
