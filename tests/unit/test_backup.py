@@ -28,11 +28,13 @@ from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError, 
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.copied_rows import fill
 from mlops_ray.governance.events import read_events
 from mlops_ray.governance.leases import hold, holding, release
 from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
 from mlops_ray.governance.schedule_runs import Run
+from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.governance.versions import VersionRef, list_versions
 from mlops_ray.operations.backup.copying import Copied, Copying
 from mlops_ray.operations.backup.create import create, expect_apart
@@ -50,6 +52,7 @@ from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
 from tests.older_store import store_of_schema
 
+MADE_AT = "2026-01-01T00:00:00+00:00"
 PREVIOUS_STATE = Path(__file__).parents[1] / "previous_release" / "state.tar.xz"
 
 
@@ -182,7 +185,7 @@ def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
 def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has format 2, and this release reads 1"):
         Manifest.from_bytes(b'{"format": 2}', "x")
-    told = json.loads(Manifest("", "", "", 0, "", {"artifacts": "", "state": ""}, {}, {}, (), ()).to_bytes())
+    told = json.loads(Manifest(MADE_AT, "", "", 0, "", {"artifacts": "", "state": ""}, {}, {}, (), ()).to_bytes())
     Manifest.from_bytes(json.dumps(told).encode(), "x")
     rootless = json.dumps(told | {"roots": {"state": ""}}).encode()
     of_a_number = json.dumps(told | {"items": [[1, "0" * 64, 1, 0, True]]}).encode()
@@ -193,7 +196,7 @@ def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "artifacts/../../x", "artifacts//x", "artifacts/x\0"])
 def test_a_manifest_names_nothing_outside_of_the_place(path: str) -> None:
-    made = Manifest("", "", "", 0, "", {}, {}, {}, (), ()).to_bytes()
+    made = Manifest(MADE_AT, "", "", 0, "", {}, {}, {}, (), ()).to_bytes()
     hostile = json.loads(made) | {"items": [[path, "0" * 64, 1, 0, True]]}
     with pytest.raises(IntegrityError, match="is no path of a backup"):
         Manifest.from_bytes(json.dumps(hostile).encode(), "x")
@@ -808,3 +811,53 @@ def test_stores_that_share_a_database_are_refused_before_anything_is_written(
     with pytest.raises(ConfigurationError, match=said):
         restore(elsewhere(tmp_path, **both), place, "latest")
     assert not (tmp_path / "new").exists()
+
+
+def _rows(told: dict[str, Any], table: str) -> list[Any]:
+    return next(one for one in told["items"] if f"-{table}-" in one[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda told: told["databases"].update(evil="sqlite"), "a database 'evil' of 'sqlite'"),
+        (lambda told: told["databases"].update(mlflow_uri="mysql"), "a database 'mlflow_uri' of 'mysql'"),
+        (lambda told: _rows(told, "events").__setitem__(0, "control_store/x"), "control_store/x is no file of rows"),
+        (lambda told: _rows(told, "events").__setitem__(0, "control_store/000001-evil-000000.jsonl"), "is no file of r"),
+        (lambda told: told["items"].remove(_rows(told, "events")), "rows of the control store are missing"),
+        (lambda told: told.update(items=[one for one in told["items"] if "control_store" not in one[0]]), "are missing"),
+        (lambda told: told.update(items=[one for one in told["items"] if one[0] != "mlflow_uri"]), "of 'mlflow_uri' is"),
+        (lambda told: _rows(told, "events").__setitem__(4, False), "of control_store/.* it has only the digest"),
+        (lambda told: told["items"].append(["elsewhere", *told["items"][0][1:]]), "nothing that belongs in elsewhere"),
+        (lambda told: told["items"].append(told["items"][0]), "names .* twice"),
+        (lambda told: told["items"].append([told["items"][-1][0] + "/x", *told["items"][-1][1:]]), "file and a folder"),
+        (lambda told: told.update(made_at="yesterday"), "yesterday"),
+        (lambda told: told.update(made_at="2026-01-01T00:00:00"), "has no time zone"),
+        (lambda told: told.update(databases=["mlflow_uri"]), "databases"),
+        (lambda told: told["roots"].update(artifacts=3), "roots"),
+        (lambda told: told.update(events="many"), "events"),
+    ],
+)
+def test_a_manifest_that_somebody_made_is_refused_before_anything_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, change: Any, said: str
+) -> None:
+    made = create(settings, ROOT, place)
+    told = json.loads(made.manifest.to_bytes())
+    change(told)
+    content = json.dumps(told).encode()
+    id = f"20991231T000000000000Z-{hashlib.sha256(content).hexdigest()[:12]}"
+    place.files.write_bytes(content, "points", id, "manifest.json")
+    with pytest.raises(IntegrityError, match=rf"{id} .*{said}"):
+        restore(elsewhere(tmp_path), place, id)
+    assert not (tmp_path / "new").exists()
+    create(settings, ROOT, place)
+
+
+def test_rows_that_do_not_fit_their_table_are_a_sentence(tmp_path: Path) -> None:
+    for lines in (b'{"name": "x"}\n', b"[]\n", b"{", b'{"seq": "x", "hash": null}\n'):
+        store = ControlStore(f"sqlite:///{tmp_path}/{len(lines)}.db")
+        with pytest.raises(IntegrityError, match="rows of event_head .* do not fit"):
+            fill(store, SCHEMA_REVISION, [("event_head", lines)])
+        with pytest.raises(IntegrityError, match="rows of nothing .* do not fit"):
+            fill(store, SCHEMA_REVISION, [("nothing", b'{"a": 1}')])
+        store.close()
