@@ -17,8 +17,8 @@ def expect_own_databases(settings: Settings) -> None:
         database = _database(getattr(settings, one))
         if database and database == _database(getattr(settings, other)):
             raise ConfigurationError(
-                f"Settings {one!r} and {other!r} name one database. Each is backed up as a whole, and restored one would "
-                f"be put over the other. Move the tables of {other!r} to a database of its own."
+                f"Settings {one!r} and {other!r} name one database. Each is backed up as a whole, and restored one "
+                f"would be put over the other. Move the tables of {other!r} to a database of its own."
             )
 
 

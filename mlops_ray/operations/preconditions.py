@@ -18,7 +18,7 @@ from mlops_ray.use_case import UseCase
 
 
 def expect_can_work(settings: Settings) -> None:
-    """Raise ConfigurationError unless Ray can be started here and its results kept; what these need of folders is made."""
+    """Raise ConfigurationError unless Ray can be started here and its results kept. The folders of these are made."""
     make_room(settings)
     expect_ray_can_write()
 

@@ -739,9 +739,7 @@ def test_a_link_that_leads_nowhere_or_round_is_refused(
     assert place.points() == []
 
 
-def test_what_lies_behind_a_link_is_backed_up(
-    settings: Settings, ids: list[str], place: Place, tmp_path: Path
-) -> None:
+def test_what_lies_behind_a_link_is_backed_up(settings: Settings, ids: list[str], place: Place, tmp_path: Path) -> None:
     before = files_of(settings.artifacts)
     (tmp_path / "disk").mkdir()
     shutil.move(f"{settings.artifacts}/snapshots", tmp_path / "disk")
@@ -804,7 +802,10 @@ def test_stores_that_share_a_database_are_refused_before_anything_is_written(
     """The second would be put over the first."""
     said = "'mlflow_uri' and 'feast_registry' name one database.* Move the tables of 'feast_registry' to a database of"
     create(settings, ROOT, place)
-    before, both = files_of(place.root), {"mlflow_uri": f"sqlite:///{tmp_path}/x", "feast_registry": f"sqlite:///{tmp_path}/x"}
+    before, both = (
+        files_of(place.root),
+        {"mlflow_uri": f"sqlite:///{tmp_path}/x", "feast_registry": f"sqlite:///{tmp_path}/x"},
+    )
     with pytest.raises(ConfigurationError, match=said):
         create(load_settings(state=settings.state, data=settings.data, **both), ROOT, place)
     assert files_of(place.root) == before
@@ -823,10 +824,19 @@ def _rows(told: dict[str, Any], table: str) -> list[Any]:
         (lambda told: told["databases"].update(evil="sqlite"), "a database 'evil' of 'sqlite'"),
         (lambda told: told["databases"].update(mlflow_uri="mysql"), "a database 'mlflow_uri' of 'mysql'"),
         (lambda told: _rows(told, "events").__setitem__(0, "control_store/x"), "control_store/x is no file of rows"),
-        (lambda told: _rows(told, "events").__setitem__(0, "control_store/000001-evil-000000.jsonl"), "is no file of r"),
+        (
+            lambda told: _rows(told, "events").__setitem__(0, "control_store/000001-evil-000000.jsonl"),
+            "is no file of r",
+        ),
         (lambda told: told["items"].remove(_rows(told, "events")), "rows of the control store are missing"),
-        (lambda told: told.update(items=[one for one in told["items"] if "control_store" not in one[0]]), "are missing"),
-        (lambda told: told.update(items=[one for one in told["items"] if one[0] != "mlflow_uri"]), "of 'mlflow_uri' is"),
+        (
+            lambda told: told.update(items=[one for one in told["items"] if "control_store" not in one[0]]),
+            "are missing",
+        ),
+        (
+            lambda told: told.update(items=[one for one in told["items"] if one[0] != "mlflow_uri"]),
+            "of 'mlflow_uri' is",
+        ),
         (lambda told: _rows(told, "events").__setitem__(4, False), "of control_store/.* it has only the digest"),
         (lambda told: told["items"].append(["elsewhere", *told["items"][0][1:]]), "nothing that belongs in elsewhere"),
         (lambda told: told["items"].append(told["items"][0]), "names .* twice"),
@@ -856,8 +866,8 @@ def test_a_manifest_that_somebody_made_is_refused_before_anything_is_written(
 def test_rows_that_do_not_fit_their_table_are_a_sentence(tmp_path: Path) -> None:
     for lines in (b'{"name": "x"}\n', b"[]\n", b"{", b'{"seq": "x", "hash": null}\n'):
         store = ControlStore(f"sqlite:///{tmp_path}/{len(lines)}.db")
-        with pytest.raises(IntegrityError, match="rows of event_head .* do not fit"):
+        with pytest.raises(IntegrityError, match=r"rows of event_head .* do not fit"):
             fill(store, SCHEMA_REVISION, [("event_head", lines)])
-        with pytest.raises(IntegrityError, match="rows of nothing .* do not fit"):
+        with pytest.raises(IntegrityError, match=r"rows of nothing .* do not fit"):
             fill(store, SCHEMA_REVISION, [("nothing", b'{"a": 1}')])
         store.close()

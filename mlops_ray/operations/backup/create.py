@@ -65,7 +65,8 @@ def create(
     installation, which is refused there from then on: of the one that this was restored from. due: by a schedule, of
     which each use case may have one: another backup is waited for, and is what was due if it began no earlier.
     Raises ConfigurationError if the place lies in what is backed up or is another installation's, two stores share a
-    database, or a secret would enter, ConflictError if another backup is being made, UnavailableError if a store or the place does not answer.
+    database, or a secret would enter, ConflictError if another backup is being made, UnavailableError if a store or the
+    place does not answer.
     """
     expect_apart(settings, place)
     expect_own_databases(settings)

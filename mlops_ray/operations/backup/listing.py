@@ -65,7 +65,8 @@ def _stat(path: Path) -> os.stat_result | None:
     except OSError as error:
         if path.is_symlink() and not isinstance(error, PermissionError):
             raise ConfigurationError(
-                f"{path} is a link that leads nowhere ({os.readlink(path)}). Bring back what it led to, or take it away."
+                f"{path} is a link that leads nowhere ({os.readlink(path)}). Bring back what it led to, or take it "
+                f"away."
             ) from None
         if isinstance(error, FileNotFoundError):  # deleted meanwhile
             return None
