@@ -146,7 +146,11 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _defaults_below_state(cls, values: dict[str, Any]) -> dict[str, Any]:
-        state = str(values.get("state", ""))
+        given = {key: value for key, value in values.items() if value not in ("", None)}
+        for name in ("state", "artifacts"):  # others write down what lies there by what they are
+            if isinstance(given.get(name), str):
+                given[name] = without_final_slash(given[name])
+        state = str(given.get("state", ""))
         defaults = {
             "artifacts": f"{state}/artifacts",
             "mlflow_uri": f"sqlite:///{state}/mlflow.db",
@@ -157,7 +161,7 @@ class Settings(BaseModel):
             "ledger_wal": f"{state}/ledger_wal",
             "ledger_secret_file": f"{state}/ledger_secret",
         }
-        return {**defaults, **{key: value for key, value in values.items() if value not in ("", None)}}
+        return {**defaults, **given}
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
@@ -214,7 +218,7 @@ class Settings(BaseModel):
             value = getattr(self, name)
             if value and not value.startswith(("env:", "file:/")):
                 raise ValueError(f"{name} begins with neither env: nor file:/. Say where the key stands, not the key.")
-            if value.startswith(f"file:{self.state.rstrip('/')}/"):
+            if value.startswith(f"file:{self.state}/"):
                 raise ValueError(f"{name} lies in the state folder {self.state}. Keep it where that cannot be written.")
         if self.audit_time_stamp_url and not self.audit_time_stamp_url.startswith(("http://", "https://")):
             raise ValueError(f"audit_time_stamp_url is {self.audit_time_stamp_url!r}. Give an http or https URL.")
@@ -293,6 +297,12 @@ def absolute(path: str) -> str:
     """The path made absolute, except in a submitted job, whose folder is Ray's and vanishes; a URL as it is."""
     in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
     return path if "://" in path or in_job else str(Path(path).absolute())
+
+
+def without_final_slash(place: str) -> str:
+    """The path or URL of a folder as what lies in it begins; a URL's options stay at its end."""
+    body, mark, options = place.partition("?") if "://" in place else (place, "", "")
+    return (body.rstrip("/") or "/") + mark + options
 
 
 def settings_from_environment() -> Settings:

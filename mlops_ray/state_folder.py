@@ -55,50 +55,52 @@ def claim(settings: Settings) -> None:
     cannot be made or written, or a restore did not finish.
     """
     folder = Path(settings.state)
-    stores = (settings.artifacts, settings.mlflow_uri, settings.feast_registry, settings.control_store)
-    has_stores = any(settings.state in store for store in stores)
     file = folder / FILE
     try:
-        if not file.exists():
-            if not has_stores:
-                return
+        if not file.exists() and _has_stores(settings):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             partial = folder / partial_name(FILE)
             partial.write_text(json.dumps({"state": settings.state}))
             partial.replace(file)  # by several at once: all say the same
-        home = str(json.loads(file.read_text())["state"])
     except OSError as error:
-        raise ConfigurationError(
-            f"The state folder {folder} cannot be written: {error.strerror}. Give another with --state, or have it "
-            f"made writable for you."
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise IntegrityError(
-            f"{file} is damaged: {error!r}. It says where the folder belongs; see the backup."
-        ) from error
-    if home == HALF_RESTORED:
-        raise ConfigurationError(
-            f"{file} tells of a restore that did not finish: what it wrote is not whole. Empty the state folder, the "
-            f"artifact root ({settings.artifacts}) and the databases, and repeat `mlops-ray backup restore`."
-        )
-    if has_stores:
-        _expect_home(folder, home)
+        raise _not_written(folder, error) from error
+    _expect_home(settings)
+
+
+def is_claimed(settings: Settings) -> bool:
+    """Whether the folder says that it belongs where it is, as it does once somebody meant to work in it."""
+    try:
+        return _is_here(Path(settings.state), _home_of(Path(settings.state, FILE)))
+    except (OSError, IntegrityError):
+        return False
+
+
+def make_room(settings: Settings) -> None:
+    """Claim the state folder, and make those of the SQLite databases; raises as `expect_room`, and nothing is made."""
+    expect_room(settings)
+    claim(settings)
+    for _, path in _databases(settings):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def expect_room(settings: Settings) -> None:
-    """Raise ConfigurationError unless the state folder and the SQLite databases can be written and grow."""
-    claim(settings)
+    """Raise ConfigurationError unless the state folder and the SQLite databases can be written and grow, here and not
+    in a copy. Nothing is made or changed."""
     folder = Path(settings.state)
+    _expect_home(settings)
+    if _has_stores(settings):
+        try:
+            _try_to_write(folder)
+        except OSError as error:
+            raise _not_written(folder, error) from error
     free_mb = shutil.disk_usage(folder).free >> 20 if folder.is_dir() else LEAST_FREE_MB
     if free_mb < LEAST_FREE_MB:
         raise ConfigurationError(
             f"The disk of the state folder {folder} has {free_mb:,} MB left (needed: {LEAST_FREE_MB:,}). Make room, or "
             f"give another folder with --state."
         )
-    for name in ("mlflow_uri", "feast_registry", "online_store", "control_store"):
-        url = getattr(settings, name)
-        if url.startswith(_SQLITE):
-            _expect_writable(name, sqlite_path(url))
+    for name, path in _databases(settings):
+        _expect_writable(name, path)
 
 
 @contextmanager
@@ -126,13 +128,57 @@ def sqlite_path(url: str) -> Path:
     return Path(url.removeprefix(_SQLITE).partition("?")[0])
 
 
-def _expect_home(folder: Path, home: str) -> None:
-    if str(folder) == home or (Path(home).is_dir() and folder.samefile(home)):
+def _has_stores(settings: Settings) -> bool:
+    stores = (settings.artifacts, settings.mlflow_uri, settings.feast_registry, settings.control_store)
+    return any(settings.state in store for store in stores)
+
+
+def _databases(settings: Settings) -> Iterator[tuple[str, Path]]:
+    for name in ("mlflow_uri", "feast_registry", "online_store", "control_store"):
+        if (url := getattr(settings, name)).startswith(_SQLITE):
+            yield name, sqlite_path(url)
+
+
+def _home_of(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text())["state"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{file} is damaged: {error!r}. It says where the folder belongs; see the backup."
+        ) from error
+
+
+def _expect_home(settings: Settings) -> None:
+    folder = Path(settings.state)
+    file = folder / FILE
+    try:
+        if not file.exists():
+            return
+        home = _home_of(file)
+    except OSError as error:
+        raise _not_written(folder, error) from error
+    if home == HALF_RESTORED:
+        raise ConfigurationError(
+            f"{file} tells of a restore that did not finish: what it wrote is not whole. Empty the state folder, the "
+            f"artifact root ({settings.artifacts}) and the databases, and repeat `mlops-ray backup restore`."
+        )
+    if _is_here(folder, home) or not _has_stores(settings):
         return
     where = "was copied from there" if Path(home).is_dir() else "was moved"
     raise ConfigurationError(
         f"The state folder {folder} belongs at {home} and {where}, but what lies in it names files there. Use it there "
         f"(a link to it will do), or begin with an empty folder."
+    )
+
+
+def _is_here(folder: Path, home: str) -> bool:
+    return str(folder) == home or (Path(home).is_dir() and folder.samefile(home))
+
+
+def _not_written(folder: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The state folder {folder} cannot be written: {error.strerror}. Give another with --state, or have it "
+        f"made writable for you."
     )
 
 
@@ -142,8 +188,7 @@ def _expect_writable(name: str, path: Path) -> None:
             with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        _try_to_write(path.parent)
     except (OSError, sqlite3.Error) as error:
         if "locked" in str(error):  # who holds it can write, and so can we when it ends
             return
@@ -152,3 +197,9 @@ def _expect_writable(name: str, path: Path) -> None:
             f"Setting {name!r}: the database {path} cannot be written: {why}. Have it made writable for you, or give "
             f"another."
         ) from error
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raise OSError unless files can be made in a folder, or it can be made itself. None stays."""
+    there = next(one for one in (folder, *folder.parents) if one.exists())
+    tempfile.TemporaryFile(dir=there).close()

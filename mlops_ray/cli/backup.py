@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlops_ray.cli.governance import cli_actor
-from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption
+from mlops_ray.cli.options import ConfigOption, JsonOption, StateOption, moment_of
 from mlops_ray.config import Settings, absolute, settings_of
 from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore
@@ -43,6 +43,10 @@ def create_(
         typer.Option("--take-over", help="Go on with the place of an installation that is no more, after its restore."),
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Then delete old backups, as `backup prune` does.")] = False,
+    due: Annotated[
+        str | None,
+        typer.Option(help="Of a schedule: wait for who is at work, and let one do that began since this moment."),
+    ] = None,
     as_json: JsonOption = False,
     state: StateOption = None,
     config: ConfigOption = None,
@@ -54,10 +58,13 @@ def create_(
 
     settings = settings_of(state, config)
     there, actor = _place(settings, place), _actor(settings)
-    made = create(settings, actor, there, data=not references, take_over=take_over)
+    moment = moment_of("--due", due) if due else None
+    made = create(settings, actor, there, data=not references, take_over=take_over, due=moment)
     if as_json:
         told = _json_of(made.id, made.manifest) | {"copied_files": made.copied, "copied_bytes": made.copied_bytes}
         typer.echo(json.dumps(told, indent=2))
+    elif moment and not made.is_new:
+        typer.echo(f"Backup {made.id} was made since {moment:%Y-%m-%d %H:%M:%S} UTC, when this one was due.")
     else:
         for line in (
             f"Backup {made.id}",
@@ -66,7 +73,7 @@ def create_(
         ):
             typer.echo(printable(line))
     if prune:
-        gone = prune_place(settings, actor, there, Keep())
+        gone = prune_place(settings, actor, there, Keep(), waits=moment is not None)
         typer.echo(f"Deleted {len(gone.points)} old backups, and {_files(gone.files, gone.bytes)}.", err=as_json)
 
 
@@ -74,24 +81,28 @@ def create_(
 def list_(
     place: PlaceOption = None, as_json: JsonOption = False, state: StateOption = None, config: ConfigOption = None
 ) -> None:
-    """Show the backups of a place, the oldest first, and those that did not finish."""
+    """Show the backups of a place, the oldest first, and those that did not finish; exit code 1 if one cannot be read,
+    as its manifest was damaged."""
     settings = settings_of(state, config)
     there = _place(settings, place)
-    found = [(id, there.manifest(id, settings)) for id in there.points()]
+    found = {id: _manifest_or_why(there, id, settings) for id in there.points()}
+    unread = {id: why for id, why in found.items() if isinstance(why, str)}
     unfinished = there.unfinished()
     if as_json:
         told = {
-            "backups": [_json_of(id, manifest) for id, manifest in found],
+            "backups": [_json_of(id, manifest) for id, manifest in found.items() if not isinstance(manifest, str)],
+            "cannot_be_read": [{"id": id, "why": why} for id, why in unread.items()],
             "unfinished": [{"begun_at": one.begun_at, "host": one.host} for one in unfinished],
         }
         typer.echo(json.dumps(told, indent=2))
-        return
-    for id, manifest in found:
-        size = _files(len(manifest.items), sum(one.bytes for one in manifest.items))
-        typer.echo(printable(f"{id}  event {manifest.events}, {size}, release {manifest.release}"))
-    for one in unfinished:
-        begun = f"{one.begun_at or one.name} on {one.host or 'an unknown host'}"
-        typer.echo(printable(f"{begun}: is being made, or was killed. It is no backup."))
+    else:
+        for id, one in found.items():
+            typer.echo(printable(f"{id}  {f'cannot be read: {one}' if isinstance(one, str) else _in_short(one)}"))
+        for left in unfinished:
+            begun = f"{left.begun_at or left.name} on {left.host or 'an unknown host'}"
+            typer.echo(printable(f"{begun}: is being made, or was killed. It is no backup."))
+    if unread:
+        raise typer.Exit(1)
 
 
 @backup.command("verify")
@@ -195,6 +206,18 @@ def _actor(settings: Settings) -> Actor:
         return cli_actor(store, settings, "operate") if store.schema().standing() == "current" else SYSTEM
     finally:
         store.close()
+
+
+def _manifest_or_why(place: "Place", id: str, settings: Settings) -> "Manifest | str":
+    try:
+        return place.manifest(id, settings)
+    except (ConfigurationError, IntegrityError) as error:
+        return str(error)
+
+
+def _in_short(manifest: "Manifest") -> str:
+    size = _files(len(manifest.items), sum(one.bytes for one in manifest.items))
+    return f"event {manifest.events}, {size}, release {manifest.release}"
 
 
 def _json_of(id: str, manifest: "Manifest") -> dict[str, object]:

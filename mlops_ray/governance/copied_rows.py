@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, Connection, DateTime, MetaData, Table, Text, delete, insert, inspect, select
+from sqlalchemy.exc import OperationalError, StatementError
 
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference
 from mlops_ray.governance.schema import bring_up_to_date, find_schema
@@ -60,7 +61,7 @@ def fill(store: ControlStore, schema: str, files: Iterable[tuple[str, bytes]]) -
     """Make the tables of the schema and put rows into them, all or nothing; files: tables' names with their lines, in
     the order in which they were copied.
 
-    Raises ConfigurationError unless the database is empty.
+    Raises ConfigurationError unless the database is empty, IntegrityError if rows do not fit their table.
     """
     store.prepare_folder()
     with store.migrating() as connection:
@@ -70,9 +71,17 @@ def fill(store: ControlStore, schema: str, files: Iterable[tuple[str, bytes]]) -
         for table in reversed(tables.values()):  # a migration begins the chain of events
             connection.execute(delete(table))
         for name, lines in files:
-            rows = [_values(tables[name], json.loads(line)) for line in lines.splitlines()]
-            if rows:
-                connection.execute(insert(tables[name]), rows)
+            try:
+                rows = [_values(tables[name], json.loads(line)) for line in lines.splitlines()]
+                if rows:
+                    connection.execute(insert(tables[name]), rows)
+            except (ValueError, KeyError, TypeError, StatementError) as error:
+                if isinstance(error, OperationalError):  # the database's fault
+                    raise
+                raise IntegrityError(
+                    f"The rows of {name} in the copy do not fit its table: {str(error).splitlines()[0]}. Use another "
+                    f"copy, and find out who can write there."
+                ) from error
 
 
 def expect_empty(connection: Connection, place: str) -> None:

@@ -5,6 +5,7 @@ They do not take the audit log's lock (`ControlStore.reporting`).
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,21 +19,24 @@ from mlops_ray.governance.control_store import ControlStore, database_now
 from mlops_ray.governance.tables import leases
 
 HELD_FOR = timedelta(minutes=1)
+_LOOKS_EVERY_S = 2.0
 
 _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def holding(store: ControlStore, name: str) -> Iterator[None]:
+def holding(store: ControlStore, name: str, waits: bool = False) -> Iterator[None]:
     """Hold a lease for as long as the work inside takes. A process that dies in it loses it within a minute.
 
-    Raises ConflictError if it is another's.
+    Raises ConflictError if it is another's; if `waits`, it is waited for.
     """
     holder = str(uuid6.uuid7())
-    if left := hold(store, name, holder, HELD_FOR):
-        raise ConflictError(
-            f"Another process is at work ({name}). Nothing was done; try again in {left.total_seconds():.0f} s."
-        )
+    while left := hold(store, name, holder, HELD_FOR):
+        if not waits:
+            raise ConflictError(
+                f"Another process is at work ({name}). Nothing was done; try again in {left.total_seconds():.0f} s."
+            )
+        time.sleep(_LOOKS_EVERY_S)
     ended = threading.Event()
     renewing = threading.Thread(target=_renew, args=(store, name, holder, ended), name=f"hold {name}", daemon=True)
     renewing.start()

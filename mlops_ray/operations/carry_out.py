@@ -6,12 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from mlops_ray.errors import ConflictError, IntegrityError
+from mlops_ray.errors import IntegrityError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.leases import holding
 from mlops_ray.governance.schedule_runs import Run, begin, end
@@ -20,7 +19,6 @@ from mlops_ray.operations.parent_death import ending_with_parent
 MAIN = (sys.executable, "-c", "from mlops_ray.cli.main import main; main()")
 """The `mlops-ray` command where it is not installed, as in a Ray job, which has only the code that it was sent."""
 PARITY_FAILS_ABOVE = 0.01
-_WAIT_S = 2.0
 _UNWINDS_WITHIN_S, _SAYS_WITHIN_S = 60.0, 5.0
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +60,7 @@ def arguments(run: Run, work: Work) -> list[str]:
     if operation == "audit":
         return ["audit", "verify", *state]
     if operation == "backup":
-        return ["backup", "create", "--prune", *state]
+        return ["backup", "create", "--prune", "--due", due, *state]
     raise IntegrityError(f"{run.name}: there is no operation {operation!r}. Was it written by a newer release?")
 
 
@@ -72,14 +70,8 @@ def carry_out(store: ControlStore, run: Run, work: Work, execute: Execute, wait:
     One process does it, though several are started: the others wait until that one ends or falls silent. wait: False to
     raise ConflictError instead. What dies in it is begun again by whoever comes next: all operations may be repeated.
     """
-    while True:
-        try:
-            with holding(store, run.lease):
-                return _do(store, run, work, execute)
-        except ConflictError:
-            if not wait:
-                raise
-            time.sleep(_WAIT_S)
+    with holding(store, run.lease, waits=wait):
+        return _do(store, run, work, execute)
 
 
 def execute(environment: Mapping[str, str], limit: timedelta, command: Sequence[str]) -> tuple[int, str]:

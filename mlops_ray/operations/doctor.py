@@ -27,6 +27,7 @@ from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
 from mlops_ray.operations.clocks import Clock, of_control_store, of_nodes, of_server
 from mlops_ray.operations.installed_packages import extras_here, promised
+from mlops_ray.operations.own_databases import expect_own_databases
 from mlops_ray.operations.ray_token import expect_token, token_place
 from mlops_ray.state_folder import expect_room
 
@@ -64,6 +65,7 @@ def examine(settings: Settings, project: Path, more: Mapping[str, Callable[[], N
         "data": lambda: _data(settings.data),
         "artifacts": lambda: _artifacts(settings),
         "control_store": lambda: _control_store(settings),
+        "databases": lambda: _own_databases(settings),
         **{name: lambda name=name: _reached(getattr(settings, name)) for name in _servers(settings)},  # type: ignore[misc]
         **{name: lambda name=name: _readable(getattr(settings, name)) for name in _keys(settings)},  # type: ignore[misc]
         **({"clocks": lambda: _clocks(settings)} if _has_other_clocks(settings) else {}),
@@ -196,6 +198,14 @@ def _control_store(settings: Settings) -> str:
         return "it is empty: its tables are made when they are needed"
     expect_usable(schema, str(store))
     return f"schema {schema.revision}"
+
+
+def _own_databases(settings: Settings) -> str:
+    try:
+        expect_own_databases(settings)
+    except ConfigurationError as error:
+        raise _Doubt(f"No backup can be made: {error}") from None
+    return "each store has one to itself"
 
 
 def _servers(settings: Settings) -> Iterator[str]:

@@ -13,13 +13,13 @@ from mlops_ray.serving.environment import (
     loopback_without_proxies,
     uses_haproxy,
 )
-from mlops_ray.state_folder import expect_room
+from mlops_ray.state_folder import make_room
 from mlops_ray.use_case import UseCase
 
 
 def expect_can_work(settings: Settings) -> None:
-    """Raise ConfigurationError unless Ray can be started here and its results kept."""
-    expect_room(settings)
+    """Raise ConfigurationError unless Ray can be started here and its results kept. The folders of these are made."""
+    make_room(settings)
     expect_ray_can_write()
 
 

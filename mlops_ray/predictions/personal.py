@@ -46,7 +46,7 @@ def personal_hash(settings: Settings) -> PersonalHash:
     path = Path(file)
     try:
         if not path.exists():
-            if not settings.artifacts.startswith(f"{settings.state.rstrip('/')}/"):
+            if not settings.artifacts.startswith(f"{settings.state}/"):
                 raise ConfigurationError(
                     f"ledger_secret_file {file} does not exist, and others may share the artifacts at "
                     f"{settings.artifacts}: their hashes must be the same. Copy the file from a node that has it; only "

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mlops_ray.artifacts import Artifacts
+from mlops_ray.artifacts import Artifacts, join
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, UnavailableError
 from mlops_ray.governance.versions import VersionRef
@@ -83,7 +83,7 @@ def register(
         client.log_dict(parent_run_id, lineage.to_json(), f"{_SEALED}/{record}.lineage.json")
         _log_metrics(client, parent_run_id, metrics)
         _create_model(client, use_case_name)
-        source = f"{client.get_run(parent_run_id).info.artifact_uri}/{path}"
+        source = join(client.get_run(parent_run_id).info.artifact_uri, *path.split("/"))
         # With its tags in the same call: a version without its key would be registered a second time after a kill.
         tags = _tags(lineage) | {_KEY: key, _DIGEST: digest, _LINEAGE: record}
         _create_version(client, use_case_name, source, parent_run_id, tags, recorded)

@@ -18,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 
+from mlops_ray.artifacts import join
 from mlops_ray.code_version import environment_digest
 from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
@@ -106,7 +107,7 @@ def experiment_id(client: MlflowClient, settings: Settings, use_case: str) -> st
     experiment = client.get_experiment_by_name(use_case)
     if experiment is None:
         try:
-            created: str = client.create_experiment(use_case, artifact_location=f"{settings.artifacts}/mlflow")
+            created: str = client.create_experiment(use_case, artifact_location=join(settings.artifacts, "mlflow"))
         except MlflowException:
             # Another process was faster; if that is not why, the line after the block raises.
             experiment = client.get_experiment_by_name(use_case)

@@ -1,6 +1,7 @@
 """A backup holds one point of everything, is whole or none, and is right where it is restored."""
 
 import gzip
+import hashlib
 import json
 import multiprocessing
 import os
@@ -8,8 +9,9 @@ import shutil
 import signal
 import sqlite3
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +19,22 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from mlops_ray.artifacts import Artifacts, digest_json, read_parquet
+from mlops_ray.artifacts import Artifacts, digest_json, join, read_parquet
+from mlops_ray.cli.main import app
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError
+from mlops_ray.errors import ConfigurationError, ConflictError, IntegrityError, UnavailableError
 from mlops_ray.governance.audit import verify_store
 from mlops_ray.governance.champion import set_champion
 from mlops_ray.governance.control_store import ControlStore, open_store
+from mlops_ray.governance.copied_rows import fill
 from mlops_ray.governance.events import read_events
-from mlops_ray.governance.leases import holding
+from mlops_ray.governance.leases import hold, holding, release
 from mlops_ray.governance.live import live
 from mlops_ray.governance.notifications import list_subscriptions
+from mlops_ray.governance.schedule_runs import Run
+from mlops_ray.governance.tables import SCHEMA_REVISION
 from mlops_ray.governance.versions import VersionRef, list_versions
 from mlops_ray.operations.backup.copying import Copied, Copying
 from mlops_ray.operations.backup.create import create, expect_apart
@@ -37,11 +44,15 @@ from mlops_ray.operations.backup.place import Place
 from mlops_ray.operations.backup.restore import restore
 from mlops_ray.operations.backup.retention import Keep, kept, prune
 from mlops_ray.operations.backup.verify import verify
+from mlops_ray.operations.carry_out import Work, arguments
+from mlops_ray.operations.own_databases import expect_own_databases
 from mlops_ray.operations.upgrade import upgrade
+from mlops_ray.state_folder import FILE, claim
 from mlops_ray.testing.signing_keys import with_signing_keys
 from tests.backup_state import CASE, PLANTED, REF, ROOT, predicted, predictions, protobuf, small_state
 from tests.older_store import store_of_schema
 
+MADE_AT = "2026-01-01T00:00:00+00:00"
 PREVIOUS_STATE = Path(__file__).parents[1] / "previous_release" / "state.tar.xz"
 
 
@@ -174,7 +185,7 @@ def test_what_was_changed_in_a_backup_is_said_and_nothing_is_written(
 def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has format 2, and this release reads 1"):
         Manifest.from_bytes(b'{"format": 2}', "x")
-    told = json.loads(Manifest("", "", "", 0, "", {"artifacts": "", "state": ""}, {}, {}, (), ()).to_bytes())
+    told = json.loads(Manifest(MADE_AT, "", "", 0, "", {"artifacts": "", "state": ""}, {}, {}, (), ()).to_bytes())
     Manifest.from_bytes(json.dumps(told).encode(), "x")
     rootless = json.dumps(told | {"roots": {"state": ""}}).encode()
     of_a_number = json.dumps(told | {"items": [[1, "0" * 64, 1, 0, True]]}).encode()
@@ -185,7 +196,7 @@ def test_a_backup_of_another_format_or_a_newer_release_is_refused() -> None:
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "artifacts/../../x", "artifacts//x", "artifacts/x\0"])
 def test_a_manifest_names_nothing_outside_of_the_place(path: str) -> None:
-    made = Manifest("", "", "", 0, "", {}, {}, {}, (), ()).to_bytes()
+    made = Manifest(MADE_AT, "", "", 0, "", {}, {}, {}, (), ()).to_bytes()
     hostile = json.loads(made) | {"items": [[path, "0" * 64, 1, 0, True]]}
     with pytest.raises(IntegrityError, match="is no path of a backup"):
         Manifest.from_bytes(json.dumps(hostile).encode(), "x")
@@ -575,3 +586,288 @@ def test_a_path_that_json_writes_with_escapes_is_moved_in_json() -> None:
     for ascii_only in (True, False):
         text = json.dumps({"uri": "/srv/Zürich/x"}, ensure_ascii=ascii_only)
         assert json.loads(move.text(text)) == {"uri": "/srv/new/x"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named", "moved"),
+    [
+        ("/srv/old/", "/srv/new", "/srv/old/x", "/srv/new/x"),
+        ("/srv/old/", "/srv/new", "/srv/old//mlflow/run", "/srv/new/mlflow/run"),
+        ("/srv/old", "/srv/new/", "/srv/old/x", "/srv/new/x"),
+        ("/srv/old/", "/srv/new", "/srv/old/", "/srv/new"),
+        ("s3://b/old/", "s3://b/new", "s3://b/old/x%20y", "s3://b/new/x%20y"),
+        ("s3://b/old/?region=x", "s3://b/new?region=y", "s3://b/old/x?region=x", "s3://b/new/x?region=y"),
+        ("s3://b/old?region=x", "s3://b/new?region=y", "s3://b/old?region=x/mlflow", "s3://b/new/mlflow?region=y"),
+        ("s3://b/old?region=x", "/srv/new", "s3://b/old/run/artifacts?region=x/mlflow", "/srv/new/run/artifacts"),
+    ],
+)
+def test_what_lies_below_a_root_is_moved_however_the_root_was_written(
+    old: str, new: str, named: str, moved: str
+) -> None:
+    """As releases named it that took the root as it was given, and MLflow's folder as its text with `/mlflow`."""
+    move = Move(old, new)
+    assert move.text(named) == moved
+    assert json.loads(move.text(json.dumps({"uri": f"{old.partition('?')[0].rstrip('/')}/x"})))["uri"] == join(new, "x")
+
+
+def test_artifacts_whose_setting_ends_in_a_slash_are_named_by_their_new_place(
+    settings: Settings, place: Place, tmp_path: Path
+) -> None:
+    slashed = load_settings(state=settings.state, data=settings.data, artifacts=f"{tmp_path}/art/")
+    store = open_store(slashed)
+    small_state(slashed, store)
+    store.close()
+    create(slashed, ROOT, place)
+    new = elsewhere(tmp_path)
+    restore(new, place, "latest")
+    old = f"{tmp_path}/art/"
+    assert [one for one in files_of(f"{new.artifacts}/pipeline").values() if old.encode() in one] == []
+    for database, query in (
+        ("mlflow.db", "SELECT artifact_uri FROM runs"),
+        ("mlflow.db", "SELECT dataset_source FROM datasets"),
+        ("online_store.db", "SELECT rows FROM mlops_ray_online"),
+    ):
+        assert [one for one in values(new, database, query) if old in one or new.artifacts not in one] == []
+    (source,) = values(new, "feast_registry.db", "SELECT data_source_proto FROM data_sources")
+    assert f"{new.artifacts}/snapshots".encode() in source
+
+
+def test_two_use_cases_have_the_same_nightly_backup_and_neither_fails(
+    settings: Settings, ids: list[str], place: Place
+) -> None:
+    due = datetime.now(UTC)
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: create(settings, ROOT, place, due=due), range(2))
+    assert first.id == second.id == place.resolve("latest")
+    assert sorted((first.is_new, second.is_new)) == [False, True]
+    assert len(place.points()) == 1
+    assert create(settings, ROOT, place, due=datetime.now(UTC)).is_new, "what was made before does not count"
+
+
+def test_a_backup_from_before_the_clock_was_set_back_is_not_taken_for_the_one_that_is_due(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as ahead:
+        ahead.setattr(f"{create.__module__}.database_now", lambda _: datetime(2090, 1, 1, tzinfo=UTC))
+        create(settings, ROOT, place)
+    due = datetime.now(UTC)
+    assert create(settings, ROOT, place, due=due).is_new
+    assert not create(settings, ROOT, place, due=due).is_new
+
+
+def test_a_scheduled_backup_waits_for_who_is_at_work_and_says_which_it_took(
+    settings: Settings, ids: list[str], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = "2026-01-01T02:15:00+00:00"
+    at = datetime.fromisoformat(due)
+    run = Run("flights", "backup", at, "schedule", "running", 1, at)
+    command = arguments(run, Work("flights", "/r", settings.state, settings.data, None, None))
+    assert command == ["backup", "create", "--prune", "--due", due, "--state", settings.state]
+    made, store = create(settings, ROOT, place), open_store(settings)
+    waited = list[float]()
+
+    def end_it(seconds: float) -> None:
+        waited.append(seconds)
+        release(store, "backup", "another")
+
+    monkeypatch.setattr("mlops_ray.governance.leases.time.sleep", end_it)
+    monkeypatch.setattr("mlops_ray.cli.backup._actor", lambda _: ROOT)
+    hold(store, "backup", "another", timedelta(minutes=1))
+    told = CliRunner().invoke(app, [*command, "--place", place.root])
+    assert (told.exit_code, len(waited)) == (0, 1), told.output
+    assert f"Backup {made.id} was made since 2026-01-01 02:15:00 UTC, when this one was due" in told.output
+    assert place.points() == [made.id]
+    store.close()
+
+
+def test_a_folder_that_only_says_where_it_is_counts_as_empty(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    create(settings, ROOT, place)
+    new = elsewhere(tmp_path)
+    claim(new)
+    file = Path(new.state, FILE)
+    said = file.read_bytes()
+    for other in ("{}", "[1]", "{", json.dumps({"state": settings.state})):
+        file.write_text(other)
+        with pytest.raises(ConfigurationError, match=r"is not empty \(it has state\.json\)"):
+            restore(new, place, "latest")
+    file.write_bytes(said)
+    restore(new, place, "latest")
+    open_store(new).close()
+
+
+def test_a_volume_is_backed_up_and_restored_into_without_its_lost_and_found(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    """Which root alone may look into."""
+    new = elsewhere(tmp_path)
+    for volume in (settings.artifacts, new.state, f"{settings.artifacts}/mlflow"):
+        Path(volume, "lost+found").mkdir(parents=True)
+        Path(volume, "lost+found", "#1").touch()
+    made = create(settings, ROOT, place)
+    assert [one.path for one in made.manifest.items if "lost" in one.path] == ["artifacts/mlflow/lost+found/#1"]
+    restore(new, place, "latest")
+    open_store(new).close()
+
+
+def test_a_place_that_cannot_be_looked_at_is_a_sentence_and_nothing_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(settings, ROOT, place)
+    new = elsewhere(tmp_path)
+
+    def closed(folder: str) -> None:
+        raise PermissionError(13, "Permission denied", f"{folder}/private")
+
+    monkeypatch.setattr("mlops_ray.operations.backup.restore.walk", closed)
+    with pytest.raises(UnavailableError, match=r"cannot be read: .*/private'\. Nothing was written\. Have it"):
+        restore(new, place, "latest")
+    assert not Path(new.state).exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("/nowhere", "leads nowhere"), ("loop", "leads nowhere"), (".", "leads to a folder that it lies in")],
+)
+def test_a_link_that_leads_nowhere_or_round_is_refused(
+    settings: Settings, ids: list[str], place: Place, target: str, said: str
+) -> None:
+    Path(settings.artifacts, "snapshots", "loop").symlink_to(target)
+    with pytest.raises(ConfigurationError, match=f"/snapshots/loop is a link that {said}"):
+        create(settings, ROOT, place)
+    assert place.points() == []
+
+
+def test_what_lies_behind_a_link_is_backed_up(settings: Settings, ids: list[str], place: Place, tmp_path: Path) -> None:
+    before = files_of(settings.artifacts)
+    (tmp_path / "disk").mkdir()
+    shutil.move(f"{settings.artifacts}/snapshots", tmp_path / "disk")
+    Path(settings.artifacts, "snapshots").symlink_to(tmp_path / "disk" / "snapshots")
+    made = create(settings, ROOT, place)
+    kept = {one.path.removeprefix("artifacts/") for one in made.manifest.below("artifacts")}
+    assert {path for path in before if path.startswith("snapshots/")} <= kept
+
+
+def test_a_damaged_manifest_is_listed_as_such_and_hides_no_other_backup(
+    settings: Settings, ids: list[str], place: Place
+) -> None:
+    first, second, third, last = (create(settings, ROOT, place).id for _ in range(4))
+    cut = Path(place.root, "points", second, "manifest.json")
+    cut.write_bytes(cut.read_bytes()[:100])
+    newer = b'{"format": 2}'
+    named = f"{third.partition('-')[0]}-{hashlib.sha256(newer).hexdigest()[:12]}"
+    Path(place.root, "points", third, "manifest.json").write_bytes(newer)
+    Path(place.root, "points", third).rename(Path(place.root, "points", named))
+    command = ["backup", "list", "--place", place.root, "--state", settings.state]
+    told = CliRunner().invoke(app, command)
+    lines = told.output.splitlines()
+    assert (told.exit_code, [line[: len(first)] for line in lines]) == (1, [first, second, named, last])
+    assert "cannot be read: The manifest of backup" in lines[1]
+    assert "has format 2" in lines[2]
+    told = CliRunner().invoke(app, [*command, "--json"])
+    found = json.loads(told.stdout)
+    assert (told.exit_code, [one["id"] for one in found["backups"]]) == (1, [first, last])
+    assert [one["id"] for one in found["cannot_be_read"]] == [second, named]
+    shutil.rmtree(cut.parent)
+    shutil.rmtree(Path(place.root, "points", named))
+    assert CliRunner().invoke(app, command).exit_code == 0
+
+
+SERVER = "postgresql://u:p@db.internal"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("sqlite:////srv/both.db", "sqlite:////srv/both.db?timeout=5", True),
+        ("sqlite:////srv/both.db", "sqlite:////srv/../srv/both.db", True),
+        ("sqlite:////srv/both.db", "sqlite:////srv/other.db", False),
+        (f"{SERVER}/both", f"{SERVER.replace('u:p', 'v:q')}:5432/both?sslmode=require", True),
+        (f"{SERVER.replace('://', '+psycopg://')}/both", f"{SERVER}/both?options=-csearch_path%3Dfeast", True),
+        (f"{SERVER}/one", f"{SERVER}/other", False),
+        (f"{SERVER}/both", f"{SERVER}:5433/both", False),
+        ("postgresql:///both?host=/run/one", "postgresql:///both?host=/run/other", False),
+    ],
+)
+def test_stores_that_share_a_database_are_found_however_it_is_written(one: str, other: str, shared: bool) -> None:
+    settings = load_settings(state="/s", data="/d", mlflow_uri=one, feast_registry=other)
+    with pytest.raises(ConfigurationError, match="'mlflow_uri' and 'feast_registry'") if shared else nullcontext():
+        expect_own_databases(settings)
+
+
+def test_stores_that_share_a_database_are_refused_before_anything_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path
+) -> None:
+    """The second would be put over the first."""
+    said = "'mlflow_uri' and 'feast_registry' name one database.* Move the tables of 'feast_registry' to a database of"
+    create(settings, ROOT, place)
+    before, both = (
+        files_of(place.root),
+        {"mlflow_uri": f"sqlite:///{tmp_path}/x", "feast_registry": f"sqlite:///{tmp_path}/x"},
+    )
+    with pytest.raises(ConfigurationError, match=said):
+        create(load_settings(state=settings.state, data=settings.data, **both), ROOT, place)
+    assert files_of(place.root) == before
+    with pytest.raises(ConfigurationError, match=said):
+        restore(elsewhere(tmp_path, **both), place, "latest")
+    assert not (tmp_path / "new").exists()
+
+
+def _rows(told: dict[str, Any], table: str) -> list[Any]:
+    return next(one for one in told["items"] if f"-{table}-" in one[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda told: told["databases"].update(evil="sqlite"), "a database 'evil' of 'sqlite'"),
+        (lambda told: told["databases"].update(mlflow_uri="mysql"), "a database 'mlflow_uri' of 'mysql'"),
+        (lambda told: _rows(told, "events").__setitem__(0, "control_store/x"), "control_store/x is no file of rows"),
+        (
+            lambda told: _rows(told, "events").__setitem__(0, "control_store/000001-evil-000000.jsonl"),
+            "is no file of r",
+        ),
+        (lambda told: told["items"].remove(_rows(told, "events")), "rows of the control store are missing"),
+        (
+            lambda told: told.update(items=[one for one in told["items"] if "control_store" not in one[0]]),
+            "are missing",
+        ),
+        (
+            lambda told: told.update(items=[one for one in told["items"] if one[0] != "mlflow_uri"]),
+            "of 'mlflow_uri' is",
+        ),
+        (lambda told: _rows(told, "events").__setitem__(4, False), "of control_store/.* it has only the digest"),
+        (lambda told: told["items"].append(["elsewhere", *told["items"][0][1:]]), "nothing that belongs in elsewhere"),
+        (lambda told: told["items"].append(told["items"][0]), "names .* twice"),
+        (lambda told: told["items"].append([told["items"][-1][0] + "/x", *told["items"][-1][1:]]), "file and a folder"),
+        (lambda told: told.update(made_at="yesterday"), "yesterday"),
+        (lambda told: told.update(made_at="2026-01-01T00:00:00"), "has no time zone"),
+        (lambda told: told.update(databases=["mlflow_uri"]), "databases"),
+        (lambda told: told["roots"].update(artifacts=3), "roots"),
+        (lambda told: told.update(events="many"), "events"),
+    ],
+)
+def test_a_manifest_that_somebody_made_is_refused_before_anything_is_written(
+    settings: Settings, ids: list[str], place: Place, tmp_path: Path, change: Any, said: str
+) -> None:
+    made = create(settings, ROOT, place)
+    told = json.loads(made.manifest.to_bytes())
+    change(told)
+    content = json.dumps(told).encode()
+    id = f"20991231T000000000000Z-{hashlib.sha256(content).hexdigest()[:12]}"
+    place.files.write_bytes(content, "points", id, "manifest.json")
+    with pytest.raises(IntegrityError, match=rf"{id} .*{said}"):
+        restore(elsewhere(tmp_path), place, id)
+    assert not (tmp_path / "new").exists()
+    create(settings, ROOT, place)
+
+
+def test_rows_that_do_not_fit_their_table_are_a_sentence(tmp_path: Path) -> None:
+    for lines in (b'{"name": "x"}\n', b"[]\n", b"{", b'{"seq": "x", "hash": null}\n'):
+        store = ControlStore(f"sqlite:///{tmp_path}/{len(lines)}.db")
+        with pytest.raises(IntegrityError, match=r"rows of event_head .* do not fit"):
+            fill(store, SCHEMA_REVISION, [("event_head", lines)])
+        with pytest.raises(IntegrityError, match=r"rows of nothing .* do not fit"):
+            fill(store, SCHEMA_REVISION, [("nothing", b'{"a": 1}')])
+        store.close()

@@ -23,6 +23,20 @@ def test_a_file_is_read_and_arguments_override_it(tmp_path: Path) -> None:
     assert settings.mlflow_uri == "https://mlflow.example"
 
 
+def test_a_slash_at_the_end_of_a_place_counts_for_nothing() -> None:
+    settings = load_settings(state="/s/", data="/d")
+    assert (settings.state, settings.artifacts) == ("/s", "/s/artifacts")
+    assert settings.mlflow_uri == "sqlite:////s/mlflow.db"
+    for given, read in {
+        "/a//": "/a",
+        "s3://b/p/": "s3://b/p",
+        "s3://b/p/?region=x/": "s3://b/p?region=x/",
+        "/a": "/a",
+        "/": "/",
+    }.items():
+        assert load_settings(state="/s", data="/d", artifacts=given).artifacts == read
+
+
 def test_a_typo_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(ConfigurationError, match=r"Unknown setting 'artefacts'. Did you mean 'artifacts'?"):
         load_settings(state="/s", data="/d", artefacts="/a")

@@ -52,6 +52,19 @@ def test_a_new_machine_is_well_but_for_versions_that_nobody_pinned(tmp_path: Pat
     assert not (tmp_path / "state").exists()
 
 
+def test_a_folder_that_is_there_is_looked_at_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    found = looked(tmp_path, control_store=f"sqlite:///{tmp_path}/elsewhere/deep/control.db")
+    assert {name for name, one in found.items() if one.state != "ok"} == {"packages"}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["data", "state"]
+
+
+def test_stores_that_share_a_database_are_a_warning_as_no_backup_can_be_made(tmp_path: Path) -> None:
+    found = looked(tmp_path, feast_registry=f"sqlite:///{tmp_path}/state/mlflow.db")["databases"]
+    assert found.state == "warning"
+    assert "'mlflow_uri' and 'feast_registry' name one database" in found.sentence
+
+
 def test_versions_that_differ_from_the_lock_file_are_named(tmp_path: Path) -> None:
     pins = (f"polars=={version('polars')}", "typer==0.0.1  # old", "old==1; python_version < '3'")
     (tmp_path / "requirements.lock").write_text("\n".join([*pins, "-e ."]))

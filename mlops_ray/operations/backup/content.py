@@ -8,6 +8,7 @@ import pyarrow.fs as pafs
 
 from mlops_ray.artifacts import Artifacts, locate, partial_name
 from mlops_ray.errors import IntegrityError
+from mlops_ray.operations.backup.listing import walk
 from mlops_ray.operations.backup.manifest import Item, digest_of
 from mlops_ray.operations.backup.place import CONTENT, DAMAGED
 
@@ -112,19 +113,6 @@ class Content:
     def _note(self, item: Item) -> None:
         self._sizes[item.sha256] = item.bytes
         self.copied, self.copied_bytes = self.copied + 1, self.copied_bytes + item.bytes
-
-
-def walk(place: str) -> list[tuple[str, int, int]]:
-    """All files below a folder: path in it, bytes, when modified in nanoseconds; none whose name, or whose folder's,
-    begins with a dot, as that of what is being written does."""
-    filesystem, root = locate(place)
-    found = filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True, recursive=True))
-    files = ((info.path[len(root) :].lstrip("/"), info) for info in found if info.type == pafs.FileType.File)
-    return sorted(
-        (path, info.size or 0, info.mtime_ns or 0)
-        for path, info in files
-        if not any(part.startswith(".") for part in path.split("/"))
-    )
 
 
 def digest_chunks(path: str, chunks: Iterable[bytes], modified_ns: int = 0) -> Item:

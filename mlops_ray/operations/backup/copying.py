@@ -28,8 +28,9 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.copied_rows import StoreState, copy_rows
-from mlops_ray.operations.backup.content import Content, digest_file, walk
+from mlops_ray.operations.backup.content import Content, digest_file
 from mlops_ray.operations.backup.databases import copied_databases, copy_database
+from mlops_ray.operations.backup.listing import walk
 from mlops_ray.operations.backup.manifest import Item
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import without_places

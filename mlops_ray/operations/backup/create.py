@@ -22,7 +22,9 @@ from mlops_ray.operations.backup.copying import ERASES, Copied, Copying
 from mlops_ray.operations.backup.databases import SETTINGS, copied_databases
 from mlops_ray.operations.backup.ledger_position import ledger_position
 from mlops_ray.operations.backup.manifest import Item, Manifest, digest_of
+from mlops_ray.operations.backup.moved_paths import Move
 from mlops_ray.operations.backup.place import Place, shown
+from mlops_ray.operations.own_databases import expect_own_databases
 
 LEASE = "backup"
 CREATED = "backup.created"
@@ -38,34 +40,48 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Created:
-    """copied, copied_bytes: what no backup in the place had yet."""
+    """copied, copied_bytes: what no backup in the place had yet. is_new: False for one that was there, and is what was
+    due."""
 
     id: str
     manifest: Manifest
     copied: int
     copied_bytes: int
+    is_new: bool = True
 
 
-def create(settings: Settings, actor: Actor, place: Place, data: bool = True, take_over: bool = False) -> Created:
+def create(
+    settings: Settings,
+    actor: Actor,
+    place: Place,
+    data: bool = True,
+    take_over: bool = False,
+    due: datetime | None = None,
+) -> Created:
     """Copy the point that is now, and record it. Killed at any moment, there is no backup, and what runs is unharmed.
 
     data: False to keep of the artifacts only manifests, the ledger and what is pushed, and of the others digests: they
     must then be where they are now when the backup is restored. take_over: True to go on with the place of another
-    installation, which is refused there from then on: of the one that this was restored from.
-    Raises ConfigurationError if the place lies in what is backed up or is another installation's, or a secret would
-    enter, ConflictError if another backup is being made, UnavailableError if a store or the place does not answer.
+    installation, which is refused there from then on: of the one that this was restored from. due: by a schedule, of
+    which each use case may have one: another backup is waited for, and is what was due if it began no earlier.
+    Raises ConfigurationError if the place lies in what is backed up or is another installation's, two stores share a
+    database, or a secret would enter, ConflictError if another backup is being made, UnavailableError if a store or the
+    place does not answer.
     """
     expect_apart(settings, place)
+    expect_own_databases(settings)
     store = ControlStore(settings.control_store)
     expect_store(store)
     try:
-        with store.reading() as connection:
-            moment = database_now(connection)
         installation = installation_of(store)
-        with holding(store, LEASE):
+        with holding(store, LEASE, waits=due is not None):
+            with store.reading() as connection:
+                moment = database_now(connection)
             if take_over and installation:
                 place.take_over(installation)
             place.expect_owner(installation)
+            if due and (found := _made_since(due, moment, settings, place)):
+                return found
             with place.making(moment) as finish:
                 content = Content(place.files)
                 manifest = _manifest(settings, store, moment, _copying(settings, place, content, data))
@@ -81,6 +97,20 @@ def create(settings: Settings, actor: Actor, place: Place, data: bool = True, ta
         raise UnavailableError(f"The backup to {shown(place.root)} failed, and is none: {error}") from error
     finally:
         store.close()
+
+
+def _made_since(due: datetime, now: datetime, settings: Settings, place: Place) -> Created | None:
+    """The newest backup, if it began within this time: one from before the clock was set back did not."""
+    if not place.points():
+        return None
+    id = place.resolve("latest")
+    try:
+        manifest = place.manifest(id, settings)
+    except (ConfigurationError, IntegrityError) as error:
+        _logger.warning("A new one is made: %s", error)
+        return None
+    made = datetime.fromisoformat(manifest.made_at)
+    return Created(id, manifest, 0, 0, is_new=False) if due <= made <= now else None
 
 
 def expect_apart(settings: Settings, place: Place) -> None:
@@ -119,7 +149,7 @@ def _copying(settings: Settings, place: Place, content: Content, data: bool) -> 
     if points := place.points():
         try:
             earlier = place.manifest(points[-1], settings)
-            if earlier.roots["artifacts"] == settings.artifacts:
+            if Move(earlier.roots["artifacts"], settings.artifacts).is_none:
                 known = {one.path: one for one in earlier.items}
                 since_ns = int(datetime.fromisoformat(earlier.made_at).timestamp() * 1e9)
         except (ConfigurationError, IntegrityError) as error:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any
 
 from mlops_ray.errors import ConfigurationError, IntegrityError
@@ -64,6 +65,7 @@ class Manifest:
             if set(told) != {one.name for one in fields(cls)}:
                 raise ValueError(f"it has the fields {', '.join(sorted(told))}")
             items = tuple(_item(*one) for one in told.pop("items"))
+            _expect_kinds(told)
             if not {"artifacts", "state"} <= set(told["roots"]):
                 raise ValueError("its roots are not those of the artifacts and the state")
             return cls(**told | {"not_in_it": tuple(told["not_in_it"]), "items": items})
@@ -80,6 +82,19 @@ class Manifest:
 
 def digest_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _expect_kinds(told: dict[str, Any]) -> None:
+    for name in ("made_at", "release", "schema", "last_hash"):
+        if not isinstance(told[name], str):
+            raise ValueError(f"{name} is no text")
+    if not isinstance(told["events"], int):
+        raise ValueError("events is no number")
+    for name in ("roots", "databases", "predictions"):
+        if not isinstance(told[name], dict) or not all(isinstance(one, str) for one in told[name].values()):
+            raise ValueError(f"{name} is no mapping of texts")
+    if datetime.fromisoformat(told["made_at"]).tzinfo is None:
+        raise ValueError(f"made_at {told['made_at']!r} has no time zone")
 
 
 def _item(path: Any, sha256: Any, bytes: Any, modified_ns: Any, here: Any) -> Item:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from mlops_ray.artifacts import join
+from mlops_ray.config import without_final_slash
 from mlops_ray.operations.backup.databases import connected, kind_of
 from mlops_ray.state_folder import sqlite_path
 
@@ -34,26 +35,30 @@ _MESSAGES = "_proto"
 
 @dataclass(frozen=True)
 class Move:
-    """From one artifact root to another."""
+    """From one artifact root to another, each as a setting has it or had it: with or without a slash at its end."""
 
     old: str
     new: str
 
     @property
     def is_none(self) -> bool:
-        return self.old == self.new
+        return without_final_slash(self.old) == without_final_slash(self.new)
 
     @property
     def _folder(self) -> bytes:
-        return f"{self.old.partition('?')[0]}/".encode()
+        return f"{without_final_slash(self.old).partition('?')[0]}/".encode()
 
     def text(self, text: str) -> str:
         """A path below the old root, below the new one; in JSON each, and any other text as it is."""
-        old, _, options = self.old.partition("?")  # of an object store, which its URLs end with
-        if text == self.old:
+        root = without_final_slash(self.old)
+        old, _, options = root.partition("?")  # of an object store, which its URLs end with
+        if options and text.startswith(f"{root}/"):  # so MLflow's folder was named
+            return join(self.new, *text[len(root) + 1 :].split("/"))
+        path = text.partition("?")[0] if "://" in old else text
+        if path.rstrip("/") == old:
             return self.new
-        if text.startswith(f"{old}/"):
-            parts = text.removesuffix(f"?{options}")[len(old) + 1 :].split("/")
+        if path.startswith(f"{old}/"):
+            parts = path[len(old) :].lstrip("/").split("/")
             return join(self.new, *(map(unquote, parts) if "://" in old else parts))
         if text.startswith("{") and any(f'"{one}/' in text for one in (old, json.dumps(old)[1:-1])):
             return json.dumps(self.value(json.loads(text)))

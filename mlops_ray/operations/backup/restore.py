@@ -2,10 +2,12 @@
 
 import json
 import logging
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from mlops_ray.artifacts import Artifacts, locate
@@ -17,19 +19,22 @@ from mlops_ray.governance.events import SYSTEM, record
 from mlops_ray.governance.installation import RESTORED
 from mlops_ray.governance.notifications import end_without_channel
 from mlops_ray.governance.schema import migrations
-from mlops_ray.governance.tables import SCHEMA_REVISION
-from mlops_ray.operations.backup.content import Content, digest_file, expect_whole, walk
+from mlops_ray.governance.tables import SCHEMA_REVISION, event_head, events, metadata
+from mlops_ray.operations.backup.content import Content, digest_file, expect_whole
 from mlops_ray.operations.backup.copying import ANCHORS, ARTIFACTS, ROWS
 from mlops_ray.operations.backup.databases import SETTINGS, expect_no_database, kind_of, put_database
+from mlops_ray.operations.backup.listing import walk
 from mlops_ray.operations.backup.manifest import Item, Manifest
 from mlops_ray.operations.backup.moved_paths import Move, move_database
 from mlops_ray.operations.backup.place import Place, shown
 from mlops_ray.operations.backup.step_records import FOLDER as RECORDS
 from mlops_ray.operations.backup.step_records import put_records
 from mlops_ray.operations.backup.verify import problems
-from mlops_ray.state_folder import FILE, HALF_RESTORED
+from mlops_ray.operations.own_databases import expect_own_databases
+from mlops_ray.state_folder import FILE, HALF_RESTORED, is_claimed
 
 _AT_ONCE = 8
+_ROWS_OF = re.compile(rf"{ROWS}/(?P<number>\d{{6}})-(?P<table>\w+)-\d{{6}}\.jsonl")
 
 _logger = logging.getLogger(__name__)
 
@@ -57,8 +62,14 @@ def restore(settings: Settings, place: Place, id: str, data_from: str = "") -> R
     manifest = place.manifest(id, settings)
     source = Artifacts(data_from or manifest.roots["artifacts"])
     _expect_known(manifest, id)
-    _expect_place(settings, manifest)
-    _expect_all(place, manifest, id, source)
+    try:
+        _expect_place(settings, manifest)
+        _expect_all(place, manifest, id, source)
+    except OSError as error:
+        raise UnavailableError(
+            f"What the restore of {id} needs cannot be read: {error}. Nothing was written. Have it made readable for "
+            f"you, or give another place."
+        ) from error
     content = Content(place.files)
     try:
         _half_done(settings)
@@ -80,9 +91,49 @@ def _expect_known(manifest: Manifest, id: str) -> None:
             f"Backup {id} was made by release {manifest.release} with schema {manifest.schema}, and this software "
             f"knows {SCHEMA_REVISION}. Restore it with that release or a newer one. Nothing was written."
         )
+    if flaw := next(_flaws(manifest), None):
+        raise IntegrityError(
+            f"Backup {id} is none that was written here: {flaw}. Nothing was written. Use another backup, and find out "
+            f"who can write there."
+        )
+
+
+def _flaws(manifest: Manifest) -> Iterator[str]:
+    """What of a manifest no backup has: whoever can write to the place can make one."""
+    paths = [one.path for one in manifest.items]
+    yield from (f"it names {path} twice" for path, number in Counter(paths).items() if number > 1)
+    folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+    yield from (f"{path} is a file and a folder in it" for path in folders.intersection(paths))
+    for name, kind in manifest.databases.items():
+        if name not in SETTINGS or kind not in ("sqlite", "postgresql"):
+            yield f"it has a database {name!r} of {kind!r}"
+        elif name not in paths:
+            yield f"the copy of {name!r} is missing"
+    for item in manifest.items:
+        if item.path.startswith(f"{ARTIFACTS}/"):
+            continue
+        if not item.here:
+            yield f"of {item.path} it has only the digest"
+        if item.path not in (ANCHORS, *manifest.databases) and not item.path.startswith(f"{ROWS}/"):
+            yield f"there is nothing that belongs in {item.path}"
+    yield from _flaws_of_rows(manifest)
+
+
+def _flaws_of_rows(manifest: Manifest) -> Iterator[str]:
+    numbers, tables = [], set()
+    for item in manifest.below(ROWS):
+        if (named := _ROWS_OF.fullmatch(item.path)) is None or named["table"] not in metadata.tables:
+            yield f"{item.path} is no file of rows"
+            return
+        numbers.append(int(named["number"]))
+        tables.add(named["table"])
+    needed = {event_head.name, *([events.name] if manifest.events else [])}
+    if numbers != list(range(len(numbers))) or not needed <= tables:
+        yield "rows of the control store are missing"
 
 
 def _expect_place(settings: Settings, manifest: Manifest) -> None:
+    expect_own_databases(settings)
     for name, kind in manifest.databases.items():
         if kind_of(getattr(settings, name)) != kind:
             raise ConfigurationError(
@@ -90,9 +141,12 @@ def _expect_place(settings: Settings, manifest: Manifest) -> None:
                 f"one of that kind. Nothing was written."
             )
     for folder in (settings.state, settings.artifacts):
-        if there := walk(folder):
+        there = [path for path, _, _ in walk(folder)]
+        if folder == settings.state and is_claimed(settings):
+            there.remove(FILE)
+        if there:
             raise ConfigurationError(
-                f"{folder} is not empty (it has {there[0][0]}). Restore into an empty place. Nothing was written."
+                f"{folder} is not empty (it has {there[0]}). Restore into an empty place. Nothing was written."
             )
     for name in SETTINGS:
         if kind_of(getattr(settings, name)) == "sqlite" or name in manifest.databases:
@@ -174,8 +228,7 @@ def _put_step_records(settings: Settings, manifest: Manifest, content: Content) 
 def _put_databases(settings: Settings, manifest: Manifest, content: Content) -> None:
     move = Move(manifest.roots["artifacts"], settings.artifacts)
     for name in manifest.databases:
-        item = manifest.find(name)
-        assert item is not None
+        (item,) = (one for one in manifest.items if one.path == name)
         with TemporaryDirectory() as folder:
             copy = Path(folder) / name
             _write(copy, item, content)
@@ -203,8 +256,10 @@ def _put_control_store(settings: Settings, manifest: Manifest, content: Content,
 
 
 def _table(item: Item) -> str:
-    """The table whose rows an item has, by its name: number, table, number."""
-    return item.path.rpartition("/")[2].removesuffix(".jsonl").split("-")[1]
+    """The table whose rows an item has."""
+    named = _ROWS_OF.fullmatch(item.path)
+    assert named is not None
+    return named["table"]
 
 
 def _url(source: Artifacts, item: Item) -> str:

@@ -62,15 +62,16 @@ def kept(ids: Iterable[str], keep: Keep) -> list[str]:
     return sorted(stay)
 
 
-def prune(settings: Settings, actor: Actor, place: Place, keep: Keep) -> Pruned:
+def prune(settings: Settings, actor: Actor, place: Place, keep: Keep, waits: bool = False) -> Pruned:
     """Delete the backups that the rule does not keep, then the content that no backup has; killed in it, repeat it.
 
-    Raises ConfigurationError if the place is another installation's, ConflictError while a backup is being made,
+    Raises ConfigurationError if the place is another installation's, ConflictError while a backup is being made, unless
+    it `waits`,
     IntegrityError if the manifest of one that stays cannot be read: nobody knows then what it needs.
     """
     store = ControlStore(settings.control_store)
     try:
-        with holding(store, LEASE):
+        with holding(store, LEASE, waits):
             place.expect_owner(installation_of(store))
             known = place.points()
             stay = kept(known, keep)
