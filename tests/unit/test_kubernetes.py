@@ -142,6 +142,35 @@ def test_ports_are_ours() -> None:
     assert path["backend"]["service"] == {"name": f"{service['metadata']['name']}-serve-svc", "port": {"number": serve}}
 
 
+def every_pod() -> list[dict[str, Any]]:
+    return [pod for folder in RENDERED for one in objects(folder=folder) for pod in pod_templates(one)]
+
+
+def test_whoever_submits_a_job_is_let_in_where_policies_are_enforced() -> None:
+    """The operator is. A pod that it makes to submit (K8sJobMode, its own default) has the labels of
+    `submitterPodTemplate` alone, none without one."""
+    (policy,) = objects("NetworkPolicy")
+    ours = policy["spec"]["podSelector"]["matchLabels"]
+    assert {"from": [{"podSelector": {"matchLabels": ours}}]} in policy["spec"]["ingress"]
+    (job,) = objects("RayJob", "job")
+    submitting = [] if job["spec"].get("submissionMode") == "HTTPMode" else [job["spec"].get("submitterPodTemplate")]
+    for pod in (*every_pod(), *submitting):
+        assert pod is not None
+        assert ours.items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_operator_s_services_find_the_heads() -> None:
+    """`endpoints-head-svc` selects by KubeRay's own values of these, which a template would override (labelPod and
+    BuildHeadServiceForRayService of 1.5.1)."""
+    own = {"app.kubernetes.io/name", "app.kubernetes.io/created-by", "ray.io/identifier", "ray.io/is-ray-node"}
+    for pod in every_pod():
+        assert not own.intersection(pod["metadata"]["labels"])
+    selecting = {"NetworkPolicy": "podSelector", "PodMonitor": "selector", "PodDisruptionBudget": "selector"}
+    for kind, selector in selecting.items():
+        (one,) = objects(kind)
+        assert not own.intersection(one["spec"][selector]["matchLabels"])
+
+
 def test_the_job_is_a_command_that_there_is() -> None:
     (job,) = objects("RayJob", "job")
     python, program, *arguments = shlex.split(job["spec"]["entrypoint"])
