@@ -25,6 +25,7 @@ from mlops_ray.extras import is_installed
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
+from mlops_ray.operations.backup.databases import expect_tools
 from mlops_ray.operations.clocks import Clock, of_control_store, of_nodes, of_server
 from mlops_ray.operations.installed_packages import extras_here, promised
 from mlops_ray.operations.ray_token import expect_token, token_place
@@ -66,6 +67,7 @@ def examine(settings: Settings, project: Path, more: Mapping[str, Callable[[], N
         "control_store": lambda: _control_store(settings),
         **{name: lambda name=name: _reached(_named(getattr(settings, name))) for name in _servers(settings)},  # type: ignore[misc]
         **{name: lambda name=name: _readable(getattr(settings, name)) for name in _keys(settings)},  # type: ignore[misc]
+        **({"backups": lambda: _backups(settings)} if settings.backups else {}),
         **({"clocks": lambda: _clocks(settings)} if _has_other_clocks(settings) else {}),
         **({"ray_token": _ray_token} if os.environ.get("RAY_AUTH_MODE") == "token" else {}),
         **{name: lambda look=look: look() or "as it should be" for name, look in more.items()},  # type: ignore[misc]
@@ -261,6 +263,11 @@ def _readable(place: str) -> str:
     """Raise ConfigurationError unless a key is where a setting says. It is not shown."""
     value_of(place if is_reference(place) else f"file:{place}")
     return "it is where the setting says"
+
+
+def _backups(settings: Settings) -> str:
+    expect_tools(settings)
+    return "what copies the databases is on this machine"
 
 
 def _has_other_clocks(settings: Settings) -> bool:

@@ -164,6 +164,22 @@ def test_a_control_store_without_a_host_is_tried_itself(tmp_path: Path) -> None:
     assert f'"{tmp_path}/.s.PGSQL.5432"' in said.sentence
 
 
+def test_backups_of_postgresql_need_its_client_and_others_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = "postgresql://me:hunter2x@127.0.0.1/feast"  # pragma: allowlist secret
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert "backups" not in looked(tmp_path, feast_registry=registry)
+    assert looked(tmp_path, backups=f"{tmp_path}/kept")["backups"].state == "ok"
+    said = looked(tmp_path, backups=f"{tmp_path}/kept", feast_registry=registry)["backups"]
+    assert said.state == "error"
+    assert "pg_dump is not on this machine" in said.sentence
+    assert "hunter2x" not in said.sentence
+    (tmp_path / "bin" / "pg_dump").touch(0o700)
+    assert looked(tmp_path, backups=f"{tmp_path}/kept", feast_registry=registry)["backups"].state == "ok"
+
+
 def test_a_server_that_listens_is_reached(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"

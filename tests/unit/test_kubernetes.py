@@ -19,6 +19,7 @@ import yaml
 from mlops_ray.cli.main import app
 from mlops_ray.code_version import COMMIT, DIRTY
 from mlops_ray.config import load_settings
+from mlops_ray.operations.backup.databases import copied_databases
 from tests.kuberay import cluster_of, pod_templates, validate
 
 ROOT = Path(__file__).parents[2]
@@ -199,6 +200,14 @@ def test_the_image_has_what_manifests_run() -> None:
     sources = [word for line in parts["COPY"] for word in line.split()[:-1]]
     assert all((ROOT / one).exists() for one in sources)
     assert [name for name in (COMMIT, DIRTY) if f"{name}=" not in " ".join(parts["ENV"])] == []
+
+
+def test_a_node_can_back_up_the_databases_of_production() -> None:
+    assert "postgresql" in copied_databases(SETTINGS).values()
+    everywhere = [" ".join(image()["RUN"]), *yaml.safe_load((ROOT / "cluster.yaml").read_text())["setup_commands"]]
+    client = re.compile(r"apt-get install [^&]*\bpostgresql-client-")
+    assert client.search(everywhere[0])
+    assert any(map(client.search, everywhere[1:]))
 
 
 def test_what_git_ignores_is_not_in_the_image() -> None:
