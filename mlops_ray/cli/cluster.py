@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from typing import Annotated
 
 import typer
@@ -27,7 +28,7 @@ def runtime_env() -> None:
 def serve_env() -> None:
     """Print the variables that a node of a cluster needs before `ray start`, as shell exports."""
     for name, value in serve_environment().items():
-        typer.echo(f"export {name}={value}")
+        typer.echo(f"export {name}={shlex.quote(value)}")
 
 
 @cluster.command("node")

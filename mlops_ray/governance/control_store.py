@@ -28,6 +28,7 @@ from mlops_ray.state_folder import claim
 
 _MIGRATION_LOCK = 7_037_411  # PostgreSQL's advisory locks are numbers; any that nobody else takes
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_POSTGRESQL_PORT = 5432
 _LOCKED = ("database is locked", "lock timeout")
 # PostgreSQL looks for a deadlock after a second: by then we have given way.
 _ALL_TABLES_MS = 500
@@ -199,6 +200,14 @@ class ControlStore:
         return self._parsed.get_backend_name() == "sqlite"
 
     @property
+    def servers(self) -> list[tuple[str, int]]:
+        """Host and port of each server that PostgreSQL is reached at over the network: none of a socket's folder."""
+        _, given = self._engine.dialect.create_connect_args(self._parsed)
+        hosts, ports = str(given.get("host") or "").split(","), str(given.get("port") or "").split(",")
+        named = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=True)
+        return [(host, int(port or _POSTGRESQL_PORT)) for host, port in named if host and not host.startswith("/")]
+
+    @property
     def file(self) -> Path:
         """The SQLite file."""
         return Path(str(self._parsed.database))
@@ -224,7 +233,10 @@ class ControlStore:
     def _parsed(self) -> URL:
         try:
             url = make_url(_hosts_as_options(self.url))
-        except ArgumentError:
+            for host in (url.host or "", *url.normalized_query.get("host", ())):
+                if not host.startswith("/"):
+                    host.encode("idna")  # as who connects does
+        except (ArgumentError, ValueError):  # the latter for a port that is no number, and a name that is none
             raise ConfigurationError(
                 "Setting 'control_store' is not a database URL. Example: postgresql://user:password@host/database."
             ) from None

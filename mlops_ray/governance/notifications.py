@@ -91,6 +91,14 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Undelivered:
+    """What waits for subscriptions that are not paused, an event once for each. oldest: when the first of them was."""
+
+    events: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True)
 class Delivered:
     """What one pass did."""
 
@@ -201,6 +209,18 @@ def waiting(store: ControlStore) -> list[Waiting]:
         error = next((row.error for row in of_one if row.error), "")
         found.append(Waiting(str(subscription), len(of_one), of_one[0].time, error))
     return found
+
+
+def undelivered(store: ControlStore) -> Undelivered:
+    """As `waiting`, of all subscriptions that are not paused together, however much waits."""
+    paused = select(subscriptions.c.id).where(subscriptions.c.paused_at.is_not(None))
+    query = (
+        select(func.count(), func.min(events.c.time))
+        .select_from(outbox.join(events, events.c.seq == outbox.c.event_seq))
+        .where(outbox.c.delivered_at.is_(None), outbox.c.subscription.not_in(paused))
+    )
+    with store.reading() as connection:
+        return Undelivered(*connection.execute(query).one())
 
 
 def send_test(store: ControlStore, actor: Actor, channels: Channels, id: str) -> Event:

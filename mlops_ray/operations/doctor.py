@@ -6,7 +6,7 @@ Nothing is changed, but for an object in an object store that is written and del
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +25,7 @@ from mlops_ray.extras import is_installed
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.references import is_reference, value_of
 from mlops_ray.governance.schema import expect_usable
+from mlops_ray.operations.backup.databases import expect_tools
 from mlops_ray.operations.clocks import Clock, of_control_store, of_nodes, of_server
 from mlops_ray.operations.installed_packages import extras_here, promised
 from mlops_ray.operations.own_databases import expect_own_databases
@@ -66,8 +67,9 @@ def examine(settings: Settings, project: Path, more: Mapping[str, Callable[[], N
         "artifacts": lambda: _artifacts(settings),
         "control_store": lambda: _control_store(settings),
         "databases": lambda: _own_databases(settings),
-        **{name: lambda name=name: _reached(getattr(settings, name)) for name in _servers(settings)},  # type: ignore[misc]
+        **{name: lambda name=name: _reached(_named(getattr(settings, name))) for name in _servers(settings)},  # type: ignore[misc]
         **{name: lambda name=name: _readable(getattr(settings, name)) for name in _keys(settings)},  # type: ignore[misc]
+        **({"backups": lambda: _backups(settings)} if settings.backups else {}),
         **({"clocks": lambda: _clocks(settings)} if _has_other_clocks(settings) else {}),
         **({"ray_token": _ray_token} if os.environ.get("RAY_AUTH_MODE") == "token" else {}),
         **{name: lambda look=look: look() or "as it should be" for name, look in more.items()},  # type: ignore[misc]
@@ -191,8 +193,8 @@ def _control_store(settings: Settings) -> str:
     store = ControlStore(settings.control_store, wait_s=_REACHED_WITHIN_S)
     if store.is_file and not store.file.exists():
         return "it is made when it is needed"
-    if not store.is_file:
-        _reached(settings.control_store)
+    if not store.is_file and store.servers:
+        _reached(store.servers)
     schema = store.schema()
     if schema.revision is None:
         return "it is empty: its tables are made when they are needed"
@@ -211,26 +213,44 @@ def _own_databases(settings: Settings) -> str:
 def _servers(settings: Settings) -> Iterator[str]:
     """Settings that name a server beside the control store."""
     for name in ("mlflow_uri", "feast_registry", "online_store", "oidc_keys", "advisories"):
-        if urlsplit(getattr(settings, name)).hostname:
+        host = getattr(settings, name).partition("://")[2].partition("/")[0].rpartition("@")[2]
+        if host and not host.lower().startswith("%2f"):  # the folder of a socket
             yield name
 
 
-def _reached(url: str) -> str:
-    """Raise ConfigurationError unless a server of a URL takes connections. Whether it lets us in is not asked.
+def _named(url: str) -> list[tuple[str, int]]:
+    """Host and port of the servers in a URL: several as PostgreSQL has it (`one:5432,two:5432`).
 
-    A URL may name several, as PostgreSQL has it (`one:5432,two:5432`): one that is away is a doubt then.
+    Raises ConfigurationError, which shows nothing of the URL, if it cannot be read: its password may be anywhere.
     """
-    parts = urlsplit(url)
-    usual = _PORTS.get(parts.scheme.partition("+")[0], 443)
-    servers = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
-    named = [(server.hostname or "", server.port or usual) for server in servers]
-    away = {f"{host}:{port}": said for host, port in named if (said := _refuses(host, port))}
+    try:
+        parts = urlsplit(url)
+        usual = _PORTS.get(parts.scheme.partition("+")[0], 443)
+        servers = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+        named = [(server.hostname or "", server.port or usual) for server in servers]
+    except ValueError:
+        named = []
+    account_is_cut_off = "@" not in parts.netloc and "@" in url if named else True
+    if account_is_cut_off or not all(host for host, _ in named):
+        raise ConfigurationError(
+            "It cannot be read as an address, scheme://user:password@host:port/name. A port is a number, and what "
+            "means something in a URL is written with % in a password: # as %23, / as %2F, ? as %3F, @ as %40."
+        )
+    return named
+
+
+def _reached(servers: Sequence[tuple[str, int]]) -> str:
+    """Raise ConfigurationError unless one takes connections. Whether it lets us in is not asked.
+
+    Where there are several, one that is away is a doubt.
+    """
+    away = {f"{host}:{port}": said for host, port in servers if (said := _refuses(host, port))}
     told = "; ".join(f"{server} takes no connections: {said}" for server, said in away.items())
-    if len(away) == len(named):
+    if len(away) == len(servers):
         raise ConfigurationError(f"{told}. Start it, or mend the setting.")
     if away:
         raise _Doubt(f"{told}. The rest answers. Start it again before that fails too.")
-    return f"{', '.join(f'{host}:{port}' for host, port in named)} takes connections"
+    return f"{', '.join(f'{host}:{port}' for host, port in servers)} takes connections"
 
 
 def _refuses(host: str, port: int) -> str:
@@ -238,6 +258,8 @@ def _refuses(host: str, port: int) -> str:
         socket.create_connection((host, port), timeout=_REACHED_WITHIN_S).close()
     except OSError as error:
         return str(error)
+    except UnicodeError:
+        return "that is no name of a host"
     return ""
 
 
@@ -253,9 +275,21 @@ def _readable(place: str) -> str:
     return "it is where the setting says"
 
 
+def _backups(settings: Settings) -> str:
+    expect_tools(settings)
+    return "what copies the databases is on this machine"
+
+
 def _has_other_clocks(settings: Settings) -> bool:
-    servers = (settings.control_store, settings.mlflow_uri)
-    return "RAY_ADDRESS" in os.environ or any(urlsplit(url).hostname for url in servers)
+    return "RAY_ADDRESS" in os.environ or _is_postgresql(settings.control_store) or _is_http(settings.mlflow_uri)
+
+
+def _is_postgresql(url: str) -> bool:
+    return url.startswith("postgresql")
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
 
 
 def _clocks(settings: Settings) -> str:
@@ -273,11 +307,10 @@ def _clocks(settings: Settings) -> str:
 
 def _other_clocks(settings: Settings) -> Iterator[Clock]:
     """Of those who answer: that one is away is said elsewhere."""
-    store = ControlStore(settings.control_store, wait_s=_REACHED_WITHIN_S)
-    if not store.is_file:
+    if _is_postgresql(settings.control_store):
         with suppress(MlopsRayError):
-            yield of_control_store(store)
-    if urlsplit(settings.mlflow_uri).scheme in ("http", "https"):
+            yield of_control_store(ControlStore(settings.control_store, wait_s=_REACHED_WITHIN_S))
+    if _is_http(settings.mlflow_uri):
         clock = of_server(settings.mlflow_uri, "mlflow_uri")
         if clock is not None:
             yield clock
@@ -301,5 +334,5 @@ def _ray_token() -> str:
 
 def _shown(place: str) -> str:
     """A path or URL without a password and options."""
-    parts = urlsplit(place)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.scheme else place
+    scheme, mark, rest = place.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if mark else place

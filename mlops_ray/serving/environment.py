@@ -94,7 +94,7 @@ def loopback_without_proxies(environment: Mapping[str, str]) -> dict[str, str]:
     if not given.intersection(_PROXIES):
         return {}
     known = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    hosts = [host for host in known.split(",") if host]
+    hosts = [host for part in known.split(",") if (host := part.strip())]
     text = ",".join(dict.fromkeys((*hosts, *_LOOPBACK)))
     return {"no_proxy": text, "NO_PROXY": text}
 

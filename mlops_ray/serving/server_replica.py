@@ -19,6 +19,7 @@ from mlops_ray.serving.duty import Duty
 from mlops_ray.serving.environment import uses_haproxy
 from mlops_ray.serving.front_ends import FRONT_END_LOOK_S, FrontEnds
 from mlops_ray.serving.key_watch import KeyWatch
+from mlops_ray.serving.overdue import LOOK_S, Overdue
 from mlops_ray.serving.replica_process import CLOCK_LOOK_S, LOGGING, http_host, set_up_process
 from mlops_ray.serving.site import Site
 
@@ -31,7 +32,7 @@ STATUS_AGE_S = 1.0
 )
 @serve.ingress()
 class ServerReplica:
-    """`Site`, the dispatcher of notifications, and what looks after the front ends."""
+    """`Site`, the dispatcher of notifications, what looks after the front ends, and metrics of what is overdue."""
 
     def __init__(self, settings: Settings) -> None:
         set_up_process()
@@ -50,6 +51,8 @@ class ServerReplica:
         self._front_ends = Duty("front ends", FrontEnds().look, FRONT_END_LOOK_S)
         if uses_haproxy():
             self._front_ends.start()
+        self._overdue = Duty("overdue", Overdue(settings, self._store).look, LOOK_S)
+        self._overdue.start()
         # Of its own: Serve's controller may hang, probes come each second, and keys are revoked by the same process.
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="status")
         self._seen: tuple[float, dict[str, bool]] = (-STATUS_AGE_S, {})
@@ -66,6 +69,7 @@ class ServerReplica:
         self._clock.stop()
         self._dispatcher.stop()
         self._front_ends.stop()
+        self._overdue.stop()
 
     async def _running(self) -> dict[str, bool]:
         seen_at, running = self._seen

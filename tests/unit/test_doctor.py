@@ -125,6 +125,8 @@ print(*(name for name, is_here in extras_here().items() if is_here))"""
         ("audit_public_key", "/nowhere/key.pem", "/nowhere/key.pem cannot be read"),
         ("artifacts", "/dev/null/artifacts", "cannot be"),
         ("artifacts", "file:///dev/null/artifacts", "cannot be written"),
+        ("artifacts", "s3://me:hunter2x@[::1/bucket?x=hunter2x", "s3://[::1/bucket cannot"),  # pragma: allowlist secret
+        ("data", "s3://me:hunter2x@[::1/bucket", "s3://[::1/bucket cannot"),  # pragma: allowlist secret
     ],
 )
 def test_what_cannot_be_reached_is_an_error_without_its_password(
@@ -135,6 +137,60 @@ def test_what_cannot_be_reached_is_an_error_without_its_password(
     assert [name for name, one in found.items() if one.state == "error"] == [setting]
     assert said.format(port=port) in found[setting].sentence
     assert "hunter2x" not in found[setting].sentence
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("mlflow_uri", "http://mlflow:50x0", "cannot be read as an address"),
+        ("mlflow_uri", "http://[::1/mlflow", "cannot be read as an address"),
+        ("mlflow_uri", "http://mlflow..internal:5000", "mlflow..internal:5000 takes no connections"),
+        ("oidc_keys", "https://:443/keys", "cannot be read as an address"),
+        ("control_store", "postgresql://me:hunter2x@db:54x2/cs", "is not a database URL"),  # pragma: allowlist secret
+        ("control_store", "postgresql://me:hunter2x@[::1/cs", "is not a database URL"),  # pragma: allowlist secret
+        ("control_store", "postgresql://me:hunter2x@a..b,c/cs", "is not a database URL"),  # pragma: allowlist secret
+        ("online_store", "redis://me:hunter2x#y@127.0.0.1/0", "# as %23"),  # pragma: allowlist secret
+        ("online_store", "redis://me:1234/hunter2x@127.0.0.1/0", "/ as %2F"),  # pragma: allowlist secret
+        ("feast_registry", "postgresql://me:12?hunter2x@127.0.0.1/f", "? as %3F"),  # pragma: allowlist secret
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_said_of_its_setting_alone_and_without_its_password(
+    setting: str, value: str, said: str, tmp_path: Path
+) -> None:
+    oidc = {"oidc_issuer": "https://issuer.invalid", "oidc_audience": "us"} if setting == "oidc_keys" else {}
+    found = looked(tmp_path, **oidc, **{setting: value})
+    assert [name for name, one in found.items() if one.state == "error"] == [setting]
+    assert said in found[setting].sentence
+    assert not re.search("hunter2x|1234", found[setting].sentence)
+
+
+def test_a_password_that_the_store_can_read_is_no_fault_of_the_address(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"postgresql://me:hunter#2x/@127.0.0.1:{port}/cs"  # pragma: allowlist secret
+    said = looked(tmp_path, control_store=url)["control_store"].sentence
+    assert said.startswith(f"127.0.0.1:{port} takes no connections")
+
+
+def test_a_control_store_without_a_host_is_tried_itself(tmp_path: Path) -> None:
+    said = looked(tmp_path, control_store=f"postgresql:///cs?host={tmp_path}")["control_store"]
+    assert said.state == "error"
+    assert f'"{tmp_path}/.s.PGSQL.5432"' in said.sentence
+
+
+def test_backups_of_postgresql_need_its_client_and_others_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = "postgresql://me:hunter2x@127.0.0.1/feast"  # pragma: allowlist secret
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert "backups" not in looked(tmp_path, feast_registry=registry)
+    assert looked(tmp_path, backups=f"{tmp_path}/kept")["backups"].state == "ok"
+    said = looked(tmp_path, backups=f"{tmp_path}/kept", feast_registry=registry)["backups"]
+    assert said.state == "error"
+    assert "pg_dump is not on this machine" in said.sentence
+    assert "hunter2x" not in said.sentence
+    (tmp_path / "bin" / "pg_dump").touch(0o700)
+    assert looked(tmp_path, backups=f"{tmp_path}/kept", feast_registry=registry)["backups"].state == "ok"
 
 
 def test_a_server_that_listens_is_reached(tmp_path: Path) -> None:

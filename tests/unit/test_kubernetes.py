@@ -19,6 +19,7 @@ import yaml
 from mlops_ray.cli.main import app
 from mlops_ray.code_version import COMMIT, DIRTY
 from mlops_ray.config import load_settings
+from mlops_ray.operations.backup.databases import copied_databases
 from tests.kuberay import cluster_of, pod_templates, validate
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +143,35 @@ def test_ports_are_ours() -> None:
     assert path["backend"]["service"] == {"name": f"{service['metadata']['name']}-serve-svc", "port": {"number": serve}}
 
 
+def every_pod() -> list[dict[str, Any]]:
+    return [pod for folder in RENDERED for one in objects(folder=folder) for pod in pod_templates(one)]
+
+
+def test_whoever_submits_a_job_is_let_in_where_policies_are_enforced() -> None:
+    """The operator is. A pod that it makes to submit (K8sJobMode, its own default) has the labels of
+    `submitterPodTemplate` alone, none without one."""
+    (policy,) = objects("NetworkPolicy")
+    ours = policy["spec"]["podSelector"]["matchLabels"]
+    assert {"from": [{"podSelector": {"matchLabels": ours}}]} in policy["spec"]["ingress"]
+    (job,) = objects("RayJob", "job")
+    submitting = [] if job["spec"].get("submissionMode") == "HTTPMode" else [job["spec"].get("submitterPodTemplate")]
+    for pod in (*every_pod(), *submitting):
+        assert pod is not None
+        assert ours.items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_operator_s_services_find_the_heads() -> None:
+    """`endpoints-head-svc` selects by KubeRay's own values of these, which a template would override (labelPod and
+    BuildHeadServiceForRayService of 1.5.1)."""
+    own = {"app.kubernetes.io/name", "app.kubernetes.io/created-by", "ray.io/identifier", "ray.io/is-ray-node"}
+    for pod in every_pod():
+        assert not own.intersection(pod["metadata"]["labels"])
+    selecting = {"NetworkPolicy": "podSelector", "PodMonitor": "selector", "PodDisruptionBudget": "selector"}
+    for kind, selector in selecting.items():
+        (one,) = objects(kind)
+        assert not own.intersection(one["spec"][selector]["matchLabels"])
+
+
 def test_the_job_is_a_command_that_there_is() -> None:
     (job,) = objects("RayJob", "job")
     python, program, *arguments = shlex.split(job["spec"]["entrypoint"])
@@ -170,6 +200,14 @@ def test_the_image_has_what_manifests_run() -> None:
     sources = [word for line in parts["COPY"] for word in line.split()[:-1]]
     assert all((ROOT / one).exists() for one in sources)
     assert [name for name in (COMMIT, DIRTY) if f"{name}=" not in " ".join(parts["ENV"])] == []
+
+
+def test_a_node_can_back_up_the_databases_of_production() -> None:
+    assert "postgresql" in copied_databases(SETTINGS).values()
+    everywhere = [" ".join(image()["RUN"]), *yaml.safe_load((ROOT / "cluster.yaml").read_text())["setup_commands"]]
+    client = re.compile(r"apt-get install [^&]*\bpostgresql-client-")
+    assert client.search(everywhere[0])
+    assert any(map(client.search, everywhere[1:]))
 
 
 def test_what_git_ignores_is_not_in_the_image() -> None:

@@ -6,6 +6,7 @@ import resource
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,23 @@ def test_a_node_behind_a_company_s_proxy_asks_itself_directly(monkeypatch: pytes
     monkeypatch.setenv("no_proxy", "intranet.example")
     made = serve_environment()
     assert made["no_proxy"] == made["NO_PROXY"] == "intranet.example,127.0.0.1,localhost,::1"
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_shell_takes_over_every_variable_as_it_is(shell: str) -> None:
+    """As nodes are started (deploy/systemd, deploy/kubernetes), with values that a shell would take apart."""
+    given = {
+        "HTTP_PROXY": "http://p:3128", "NO_PROXY": "localhost, 10.0.0.0/8", "no_proxy": "",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_SERVICE_NAME": "ours; it's $HOME `id` \\",
+    }  # fmt: skip
+    program = "import sys; from mlops_ray.cli.main import main; sys.argv[0] = 'mlops-ray'; main()"
+    told = f'eval "$("{sys.executable}" -c "{program}" cluster serve-env)"; env -0'
+    done = subprocess.run([shell, "-ec", told], env={**os.environ, **given}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    taken = dict(one.split("=", 1) for one in done.stdout.split("\0") if one)
+    assert taken["no_proxy"] == taken["NO_PROXY"] == "localhost,10.0.0.0/8,127.0.0.1,::1"
+    assert taken["OTEL_SERVICE_NAME"] == given["OTEL_SERVICE_NAME"]
+    assert SERVE_ENVIRONMENT.items() <= taken.items()
 
 
 def test_connections_are_as_many_as_open_files_allow() -> None:

@@ -14,12 +14,14 @@ import yaml
 from ray.util.metrics import Counter, Gauge
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.config import load_settings
 from mlops_ray.cost.stall import stall_gauge
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.monitoring.drift_watch import DriftWatch
 from mlops_ray.monitoring.watch_metrics import FEATURES, GAUGES, Figure, WatchMetrics, figures, judged_figures
 from mlops_ray.monitoring.window_history import JudgedWindow, WindowHistory
 from mlops_ray.serving.metrics import Metrics
+from mlops_ray.serving.overdue import Overdue
 from mlops_ray.testing.example_stream import BY_COUNT, START, answered, example_stream, example_watched
 from mlops_ray.testing.example_stream import write_example_segments as write
 
@@ -144,6 +146,7 @@ def exported(monkeypatch: pytest.MonkeyPatch, watching: Watching) -> dict[str, s
     Metrics(NAME)
     WatchMetrics(watching.artifacts)
     stall_gauge()
+    Overdue(load_settings(state="/nowhere/state", data="/nowhere/data"), ControlStore("sqlite:////nowhere/store.db"))
     return made
 
 
@@ -169,7 +172,7 @@ def test_dashboards_and_alert_rules_ask_only_for_metrics_and_tags_that_exist(
 def test_each_alert_rule_is_tried_on_a_calm_endpoint_and_on_one_of_which_all_is_wrong() -> None:
     rules = yaml.safe_load((RULES / "alerts.yaml").read_text())
     names = {rule["alert"] for group in rules["groups"] for rule in group["rules"]}
-    calm, wrong = yaml.safe_load((RULES / "alerts_test.yaml").read_text())["tests"]
+    calm, wrong, _ = yaml.safe_load((RULES / "alerts_test.yaml").read_text())["tests"]
     assert {one["alertname"] for one in calm["alert_rule_test"]} == names
     fired = wrong["promql_expr_test"][0]["exp_samples"]
     assert {re.findall(r'alertname="(\w+)"', one["labels"])[0] for one in fired} == names

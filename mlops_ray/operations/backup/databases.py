@@ -11,18 +11,21 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
-
-import psycopg
 
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, IntegrityError, UnavailableError
 from mlops_ray.operations.backup.place import shown
 from mlops_ray.state_folder import sqlite_path
 
+if TYPE_CHECKING:
+    import psycopg
+
 # By the setting that says where it is. The online store last: it is made from what the others name.
 SETTINGS = ("mlflow_uri", "feast_registry", "online_store")
 _BUSY_S = 60.0
+_DUMP = "pg_dump"
 
 
 def kind_of(url: str) -> str:
@@ -39,6 +42,13 @@ def copied_databases(settings: Settings) -> Mapping[str, str]:
     return {name: kind for name, kind in kinds.items() if kind in can[name]}
 
 
+def expect_tools(settings: Settings) -> None:
+    """Raise ConfigurationError if what copies a database of `settings` is not on this machine."""
+    for name, kind in copied_databases(settings).items():
+        if kind == "postgresql" and shutil.which(_DUMP) is None:
+            raise _missing(name, _DUMP, getattr(settings, name))
+
+
 def copy_database(name: str, url: str, to: Path) -> bool:
     """Write a copy to a file that is not there; False if there is no database yet.
 
@@ -47,7 +57,7 @@ def copy_database(name: str, url: str, to: Path) -> bool:
     """
     if kind_of(url) == "sqlite":
         return _copy_sqlite(name, sqlite_path(url), to)
-    _run(name, "pg_dump", ["--format=custom", "--no-owner", "--no-privileges", f"--file={to}"], url)
+    _run(name, _DUMP, ["--format=custom", "--no-owner", "--no-privileges", f"--file={to}"], url)
     return True
 
 
@@ -78,6 +88,8 @@ def expect_no_database(name: str, url: str) -> None:
 
 def connected(name: str, url: str) -> "psycopg.Connection[tuple[object, ...]]":
     """A connection to a PostgreSQL database. Raises UnavailableError if there is none."""
+    import psycopg
+
     try:
         return psycopg.connect(_without_driver(url), connect_timeout=10)
     except psycopg.OperationalError as error:
@@ -110,13 +122,17 @@ def _run(name: str, tool: str, options: Sequence[str], url: str) -> None:
     try:
         done = subprocess.run([tool, f"--dbname={plain}", *options], env=environment, capture_output=True, text=True)
     except FileNotFoundError:
-        raise ConfigurationError(
-            f"Setting {name!r} is {shown(url)}, and {tool} is not on this machine. Install PostgreSQL's client tools "
-            f"(postgresql-client), of the server's version or newer."
-        ) from None
+        raise _missing(name, tool, url) from None
     if done.returncode:
         said = " ".join(done.stderr.split())[:500]
         raise UnavailableError(f"{tool} of {shown(url)} (setting {name!r}) failed: {said}")
+
+
+def _missing(name: str, tool: str, url: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"Setting {name!r} is {shown(url)}, and {tool} is not on this machine. Install PostgreSQL's client tools "
+        f"(postgresql-client), of the server's version or newer."
+    )
 
 
 def _without_driver(url: str) -> str:
