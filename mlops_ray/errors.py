@@ -40,7 +40,7 @@ class UnavailableError(MlopsRayError):
 
 
 class IntegrityError(MlopsRayError):
-    """Stored bytes differ from the digest they were stored under; the operator must find out why."""
+    """Stored bytes differ from the digest they were stored under, or are no value; the operator must find out why."""
 
 
 class ModelError(MlopsRayError):

@@ -55,6 +55,7 @@ with warnings.catch_warnings():  # Feast shows deprecations to everybody who imp
     from feast.utils import compute_non_entity_date_range as compute_non_entity_date_range
     from google.protobuf.json_format import MessageToDict as MessageToDict
     from google.protobuf.json_format import ParseDict as ParseDict
+    from google.protobuf.message import DecodeError as DecodeError
     from google.protobuf.timestamp_pb2 import Timestamp as Timestamp
 
 # By the names that types of views have.

@@ -1,7 +1,8 @@
 """Data: the routes by which people see what is kept of the data, read it, retire it, and erase a person."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.long_work import LongWork
 from mlops_ray.serving.operations import Reason, actor_of, read_body, read_query
 
+READS_AT_A_TIME = 2
 PARQUET = "application/vnd.apache.parquet"
 Name = Annotated[str, Meta(max_length=200)]
 Digest = Annotated[str, Meta(max_length=64)]
@@ -71,6 +73,8 @@ class Data:
     def __init__(self, settings: Settings, store: ControlStore):
         self._settings, self._store, self._artifacts = settings, store, Artifacts(settings.artifacts)
         self._work = LongWork("data")
+        # Of their own: where the data lies may hang, and no decision or key waits for that.
+        self._threads = ThreadPoolExecutor(READS_AT_A_TIME, thread_name_prefix="data")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -86,7 +90,7 @@ class Data:
     async def _list(self, request: Request) -> Response:
         query = read_query(request, CatalogueQuery)
         expect_role(request.principal, LOOKS, query.use_case)
-        return Response(await asyncio.to_thread(self._listed, query.use_case))
+        return Response(await self._in_thread(self._listed, query.use_case))
 
     def _listed(self, use_case: str | None) -> dict[str, Any]:
         from mlops_ray.catalogue.catalogue import catalogue
@@ -96,7 +100,7 @@ class Data:
     async def _show(self, request: Request) -> Response:
         query = read_query(request, SnapshotQuery)
         expect_role(request.principal, LOOKS, query.use_case)
-        return Response(await asyncio.to_thread(self._shown, query))
+        return Response(await self._in_thread(self._shown, query))
 
     def _shown(self, query: SnapshotQuery) -> dict[str, Any]:
         from mlops_ray.catalogue.catalogue import catalogue, find_entry
@@ -108,7 +112,7 @@ class Data:
         """The names of a snapshot's tables, by source. Whoever reads rows audits: they may be of persons."""
         query = read_query(request, SnapshotQuery)
         expect_role(request.principal, ("audit",), query.use_case)
-        return Response(await asyncio.to_thread(self._named, query))
+        return Response(await self._in_thread(self._named, query))
 
     def _named(self, query: SnapshotQuery) -> dict[str, Any]:
         from mlops_ray.catalogue.tables import find_snapshot, tables_of
@@ -119,13 +123,16 @@ class Data:
     async def _table(self, request: Request) -> Response:
         query = read_query(request, TableQuery)
         expect_role(request.principal, ("audit",), query.use_case)
-        content = await asyncio.to_thread(self._read, actor_of(request, query.use_case), query)
+        content = await self._in_thread(self._read, actor_of(request, query.use_case), query)
         return Response(content, headers={"content-type": PARQUET, "cache-control": "no-store"})
 
     def _read(self, actor: Actor, query: TableQuery) -> bytes:
         from mlops_ray.catalogue.tables import hand_out
 
         return hand_out(self._artifacts, self._store, actor, query.use_case, query.digest, query.source, query.name)
+
+    async def _in_thread(self, read: Callable[..., Any], *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, read, *given)
 
     async def _retire(self, request: Request) -> Response:
         body = await read_body(request, RetireBody)

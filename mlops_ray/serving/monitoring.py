@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +19,8 @@ from mlops_ray.serving.approvals import expect_role, may_one
 from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.operations import Reason, RevisionNumber, actor_of, read_body
 
+CHANGES_AT_A_TIME = 2
+
 
 class MonitoringBody(msgspec.Struct, forbid_unknown_fields=True):
     """definition: null for what each model was sealed with. revision: that held when the caller looked."""
@@ -33,6 +36,8 @@ class Monitored:
 
     def __init__(self, settings: Settings, store: ControlStore):
         self._settings, self._store = settings, store
+        # Of their own: MLflow, or a download, may hang in each, and no decision or key waits for either.
+        self._threads = ThreadPoolExecutor(CHANGES_AT_A_TIME, thread_name_prefix="monitoring")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -49,7 +54,8 @@ class Monitored:
         """202 with the change where somebody else has to approve it."""
         body = await read_body(request, MonitoringBody)
         expect_role(request.principal, ("operate",), body.model)
-        made = await asyncio.to_thread(self._made, actor_of(request, body.model), body)
+        actor = actor_of(request, body.model)
+        made = await asyncio.get_running_loop().run_in_executor(self._threads, self._made, actor, body)
         return Response(made.to_json(), 202 if isinstance(made, PolicyChange) else 200)
 
     def _made(self, actor: Actor, body: MonitoringBody) -> MonitoringRevision | PolicyChange:

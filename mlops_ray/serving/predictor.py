@@ -34,7 +34,8 @@ class OnlineReader(Protocol):
     def find(self, rows: Sequence[Mapping[str, object]], moments: Sequence[datetime]) -> list[OnlineRow]:
         """For each row of entity keys its features as they were known at its moment.
 
-        Raises UnavailableError if the online store does not answer.
+        Raises UnavailableError if the online store does not answer, IntegrityError if what it has of a row cannot be
+        read.
         """
         ...
 
@@ -93,7 +94,8 @@ class Predictor:
         """Features of validated request rows (column name -> value), each as known at its moment; may wait for the
         store.
 
-        Raises UnavailableError if the store does not answer, unless the use case takes its features as missing then.
+        Raises UnavailableError if the store does not answer, unless the use case takes its features as missing then,
+        and IntegrityError if what it has of a row cannot be read.
         """
         computed = self._computed.of(rows)
         online, degraded = self._online(rows, moments)

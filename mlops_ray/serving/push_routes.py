@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from mlops_ray.serving.rows import RowReader
 from mlops_ray.serving.validation import MAX_ROWS
 from mlops_ray.use_case import Column
 
+PUSHES_AT_A_TIME = 4
 _MOMENT = pl.Datetime("us", "UTC")
 _COLUMN_TYPES: Mapping[str, Any] = {
     "Float64": "number",
@@ -78,6 +80,8 @@ class PushRoutes:
         self._follower, self._clock = follower, clock
         self._definitions: dict[str, Definitions] = {}
         self._bodies: dict[tuple[str, str], PushBody] = {}
+        # Of their own: shared storage, or the online store, may hang in each, and a rollback waits for neither.
+        self._threads = ThreadPoolExecutor(PUSHES_AT_A_TIME, thread_name_prefix="push")
 
     def routes(self) -> dict[str, dict[str, Route]]:
         return {"/features": {"POST": Route(self._push, "operate")}}
@@ -90,7 +94,8 @@ class PushRoutes:
             name = msgspec.json.decode(content, type=_Named).view
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise HttpError(400, f"The body is not understood: {error}", "body") from None
-        return Response(await asyncio.to_thread(self._pushed, request, name, content))
+        pushed = asyncio.get_running_loop().run_in_executor(self._threads, self._pushed, request, name, content)
+        return Response(await pushed)
 
     def _pushed(self, request: Request, name: str, content: bytes) -> dict[str, Any]:
         from mlops_ray.features.online.push import push, view_named

@@ -31,7 +31,7 @@ from mlops_ray.serving.http import Request, Response, Route
 from mlops_ray.serving.keys import KEPT_NOWHERE, PageQuery, page_of
 from mlops_ray.serving.operations import Reason, actor_of, read_body, read_query
 
-TESTS_AT_A_TIME = 2
+TESTS_AT_A_TIME, CHECKS_AT_A_TIME = 2, 2
 
 
 class SubscribeBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,8 +56,9 @@ class Subscriptions:
 
     def __init__(self, settings: Settings, store: ControlStore):
         self._store, self._channels = store, Channels(settings.webhook_allowed_hosts)
-        # Of their own: a receiver that does not answer keeps no decision waiting.
-        self._threads = ThreadPoolExecutor(TESTS_AT_A_TIME, thread_name_prefix="test of a channel")
+        # Of their own: a receiver, or a name server, that does not answer keeps no decision waiting.
+        self._testing = ThreadPoolExecutor(TESTS_AT_A_TIME, thread_name_prefix="test of a channel")
+        self._checking = ThreadPoolExecutor(CHECKS_AT_A_TIME, thread_name_prefix="check of a channel")
 
     def routes(self) -> Mapping[str, Mapping[str, Route]]:
         return {
@@ -88,8 +89,8 @@ class Subscriptions:
         if is_reference(body.channel) or body.secret:
             expect_role(request.principal, ("admin",), None)
         actor = actor_of(request, body.use_case)
-        made = await asyncio.to_thread(
-            subscribe, self._store, actor, self._channels, body.channel, body.use_case, body.types,
+        made = await asyncio.get_running_loop().run_in_executor(
+            self._checking, subscribe, self._store, actor, self._channels, body.channel, body.use_case, body.types,
             body.minimum_severity, body.secret,
         )  # fmt: skip
         secret = "" if body.secret else made.secret
@@ -114,7 +115,7 @@ class Subscriptions:
         body = await read_body(request, SubscriptionBody)
         actor = actor_of(request, (await self._found(request, body)).use_case)
         sent = asyncio.get_running_loop().run_in_executor(
-            self._threads, send_test, self._store, actor, self._channels, body.id
+            self._testing, send_test, self._store, actor, self._channels, body.id
         )
         try:
             return Response({"taken": True, "event": (await sent).id, "error": ""})

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from starlette.testclient import TestClient
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings, load_settings
-from mlops_ray.errors import ConfigurationError
+from mlops_ray.errors import ConfigurationError, IntegrityError
 from mlops_ray.features.columns import PREDICTION_TIME
 from mlops_ray.features.definitions import Definitions, project_of, read_definitions
 from mlops_ray.features.online import lock
@@ -279,6 +280,24 @@ def test_a_corrected_value_replaces_the_one_of_its_moment(settings: Settings, de
     assert known(settings, done, "EWR", NOON) == 9.0
     rows = rows_of(settings, "delays", right, "corrected")
     assert "has other rows" in str(verify(settings, definitions, rows, NOON))
+    assert materialize(settings, definitions, rows, NOON).written == {"delays": 1}
+    assert known(settings, done, "EWR", NOON) == 2.0
+
+
+def test_a_stored_value_that_cannot_be_read_is_said_and_written_anew(
+    settings: Settings, definitions: Definitions
+) -> None:
+    rows = rows_of(settings, "delays", ROWS, "unreadable")
+    done = materialize(settings, definitions, rows, NOON)
+    (view,) = definitions.views
+    airport = ROWS.filter(pl.col("airport") == "EWR", pl.col(PREDICTION_TIME) == NOON - HOUR)
+    (value,) = online_values(view, airport)
+    spoiled = replace(value, contents=(b"\x12\x02\xff\xfe",))
+    assert writer_of(settings.online_store, done.project).write(view, [spoiled]) == 1
+    with pytest.raises(IntegrityError, match=r"Row 0: .* delay in feature view delays cannot be read"):
+        known(settings, done, "EWR", NOON)
+    assert known(settings, done, "JFK", NOON) == 3.0
+    assert "1 of 2 keys are not online as they should be" in str(verify(settings, definitions, rows, NOON))
     assert materialize(settings, definitions, rows, NOON).written == {"delays": 1}
     assert known(settings, done, "EWR", NOON) == 2.0
 

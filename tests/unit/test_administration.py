@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,48 @@ def test_a_secret_is_in_the_answer_that_makes_it_and_nowhere_else(
     assert secret not in caplog.text
     stored = b"".join(file.read_bytes() for file in Path(server.settings.state).rglob("*") if file.is_file())
     assert secret.encode() not in stored
+
+
+TABLE = "use_case=flights&digest=a&source=s&name=n"
+HANGS = [
+    ("/data/snapshots", None, "mlops_ray.catalogue.catalogue.catalogue"),
+    ("/data/snapshot?use_case=flights&digest=a", None, "mlops_ray.catalogue.catalogue.catalogue"),
+    ("/data/tables?use_case=flights&digest=a", None, "mlops_ray.catalogue.tables.find_snapshot"),
+    (f"/data/table?{TABLE}", None, "mlops_ray.catalogue.tables.hand_out"),
+    (
+        "/monitoring/set",
+        {"model": "flights", "definition": None, "revision": 0, **REASON},
+        "mlops_ray.monitoring.definition.set_monitoring",
+    ),
+    (
+        "/subscriptions/create",
+        {"channel": "https://example.org/"},
+        "mlops_ray.governance.channels.Channels.check",
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "what"), HANGS)
+def test_keys_are_revoked_and_versions_decided_on_whatever_hangs(
+    server: Server, monkeypatch: pytest.MonkeyPatch, path: str, body: Any, what: str
+) -> None:
+    """However many wait for where data lies, for the registry or for the names of hosts."""
+    going = threading.Event()
+
+    def hang(*given: Any) -> Any:
+        going.wait(30)
+        raise DataError("nothing")
+
+    monkeypatch.setattr(what, hang)
+    with ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(server, "admin", path, body) for _ in range(40)]
+        time.sleep(0.5)
+        try:
+            assert server("admin", "/keys/revoke", {"key": "eve", **REASON}).status_code == 200
+            assert server("ann", "/approvals/request", {"model": "flights", "version": 2, **REASON}).status_code == 200
+        finally:
+            going.set()
+        assert {one.result().status_code for one in asked} == {400}
 
 
 ADMIN_ALONE = [

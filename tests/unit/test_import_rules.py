@@ -223,3 +223,36 @@ def test_what_works_on_a_step_imports_no_pandas(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{'pandas', 'pyarrow.dataset'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+# By which a function of serving reaches storage, the registry or a name server.
+WAIT = {"_settings", "_artifacts", "_channels", "_find"}
+
+
+def test_the_threads_of_decisions_and_keys_wait_for_nothing_but_the_control_store() -> None:
+    """Those of the event loop itself. What leads to storage, to a registry or to a name server has its own."""
+    shared = 0
+    for file in sorted((PACKAGE / "serving").glob("*.py")):
+        tree = ast.parse(file.read_text())
+        functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) != "asyncio.to_thread":
+                assert not ast.unparse(call).startswith("asyncio.get_running_loop().run_in_executor(None"), file.name
+                continue
+            shared += 1
+            reached = _reached(list(call.args), functions)
+            assert not reached & WAIT, f"{file.name}:{call.lineno} reaches {sorted(reached & WAIT)}"
+    assert shared > 20
+
+
+def _reached(nodes: list[ast.expr], functions: dict[str, ast.FunctionDef]) -> set[str]:
+    """Every name in some expressions, and in the functions of the same file that they name."""
+    found: set[str] = set()
+    todo: list[ast.AST] = list(nodes)
+    while todo:
+        for node in ast.walk(todo.pop()):
+            name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            if name and name not in found:
+                found.add(name)
+                todo += [functions[name]] if name in functions else []
+    return found

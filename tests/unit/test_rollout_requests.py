@@ -26,6 +26,7 @@ from mlops_ray.governance.rollback import roll_back
 from mlops_ray.governance.rollouts import advance, promote
 from mlops_ray.governance.versions import Evidence, record_version
 from mlops_ray.serving.operations import Operations
+from mlops_ray.serving.push_routes import PushRoutes
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from tests.unit.test_endpoint import send
 
@@ -198,7 +199,6 @@ def test_a_plan_that_is_sticky_by_what_no_request_has_is_refused(example: Exampl
 def test_a_rollback_waits_for_no_registry_however_many_rollouts_wait_for_it(tmp_path: Path) -> None:
     hangs = threading.Event()
     with example_endpoint(tmp_path, versions=2, deadline_s=1.0) as example:
-        set_champion(example.store, SYSTEM, NAME, example.sealed[8], "better")
 
         def find(version: int) -> VersionRef:
             hangs.wait(60)
@@ -206,21 +206,40 @@ def test_a_rollback_waits_for_no_registry_however_many_rollouts_wait_for_it(tmp_
 
         operations = Operations(example.store, NAME, find, example.follower.request_columns)
         example.endpoint.app.routes = {**example.endpoint.app.routes, **operations.routes()}
-        seen = live(example.store, NAME).revision
+        expect_rollback_past(example, hangs, "/rollout", {"version": 7, "revision": 0})
 
-        async def ask() -> list[httpx.Response]:
-            transport = httpx.ASGITransport(example.app)
-            headers = {"authorization": f"Bearer {example.key}"}
-            async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
-                started = {"version": 7, "revision": seen}
-                tried = await asyncio.gather(*(client.post("/rollout", json=started) for _ in range(40)))
-                back = await client.post("/rollout/rollback", json={"to": 7, "revision": seen})
-                hangs.set()
-                return [back, *tried]
 
-        back, *tried = asyncio.run(ask())
-        assert {answer.status_code for answer in tried} == {504}
-        assert (back.status_code, back.json()["champion"]["version"]) == (200, 7)
+def test_a_rollback_waits_for_no_store_however_many_pushes_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+
+    def pushed(*given: Any) -> dict[str, Any]:
+        hangs.wait(60)
+        return {}
+
+    monkeypatch.setattr(PushRoutes, "_pushed", pushed)
+    with example_endpoint(tmp_path, versions=2, deadline_s=1.0) as example:
+        expect_rollback_past(example, hangs, "/features", {"view": "delays", "rows": []})
+
+
+def expect_rollback_past(example: ExampleEndpoint, hangs: threading.Event, path: str, body: dict[str, Any]) -> None:
+    """While forty requests to a path hang, a rollback goes through."""
+    set_champion(example.store, SYSTEM, NAME, example.sealed[8], "better")
+    seen = live(example.store, NAME).revision
+
+    async def ask() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(example.app)
+        headers = {"authorization": f"Bearer {example.key}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            tried = await asyncio.gather(*(client.post(path, json=body) for _ in range(40)))
+            back = await client.post("/rollout/rollback", json={"to": 7, "revision": seen})
+            hangs.set()
+            return [back, *tried]
+
+    back, *tried = asyncio.run(ask())
+    assert {answer.status_code for answer in tried} == {504}
+    assert (back.status_code, back.json()["champion"]["version"]) == (200, 7)
 
 
 def test_breaking_the_glass_twice_breaks_it_once(example: ExampleEndpoint) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from mlops_ray.features.definitions import View
 from mlops_ray.features.feast import (
     VALUE_TYPES,
+    DecodeError,
     EntityKey,
     ValueProto,
     ValueType,
@@ -26,17 +27,20 @@ KEY_VERSION = 3
 _TEXT, _INTEGER = struct.Struct("<II"), struct.Struct("<IIq")
 _DOUBLE, _FLOAT = struct.Struct("<xd"), struct.Struct("<d")
 _TAG_DOUBLE, _TAG_TEXT, _ONE_BYTE = 0x29, 0x12, 0x80
+NO_VALUE = (UnicodeDecodeError, DecodeError)
 _SHORT_BYTES = 11  # the longest integer; those of a feature are few, and come again and again
 
 
 @dataclass(frozen=True)
 class Stored:
     """What the online store has of one entity in one view, whatever its age. known_us: since when it is known, in
-    microseconds since 1970; absent: the view's features that have no value in it."""
+    microseconds since 1970; absent: the view's features that have no value in it; unreadable: those of which something
+    is stored that is no value."""
 
     values: Mapping[str, Value]
     known_us: int
     absent: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 class KeyFormat:
@@ -77,7 +81,8 @@ class KeyFormat:
 
 
 def value_of(content: bytes) -> Value:
-    """The value in a serialized `Value` message of Feast; None where it has none."""
+    """The value in a serialized `Value` message of Feast; None where it has none. Raises one of `NO_VALUE` if it is no
+    such message."""
     length = len(content)
     if length == 9 and content[0] == _TAG_DOUBLE:
         number: float = _DOUBLE.unpack(content)[0]
@@ -103,6 +108,14 @@ def contents_of(values: Sequence[Value], type_: str) -> list[bytes]:
     return [message.SerializeToString() for message in python_values_to_proto_values(list(values), VALUE_TYPES[type_])]
 
 
-def stored(features: Sequence[str], values: Mapping[str, Value], known_us: int) -> Stored:
+def stored(features: Sequence[str], contents: Mapping[str, bytes | None], known_us: int) -> Stored:
+    """What is stored of a key, from the serialized values by name."""
+    values: dict[str, Value] = {}
+    unreadable = []
+    for name, content in contents.items():
+        try:
+            values[name] = None if content is None else value_of(content)
+        except NO_VALUE:
+            unreadable.append(name)
     absent = [name for name in features if (value := values.get(name)) is None or value != value]  # NaN is none
-    return Stored(values, known_us, tuple(absent))
+    return Stored(values, known_us, tuple(absent), tuple(unreadable))

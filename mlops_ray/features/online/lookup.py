@@ -1,10 +1,10 @@
 """Lookups: all views of a question in one round trip to an online store that Feast keeps."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from mlops_ray.features.definitions import View
-from mlops_ray.features.online.format import Stored, Value, stored, value_of
+from mlops_ray.features.online.format import Stored, stored
 
 CONNECT_TIMEOUT_S = 2  # the least that PostgreSQL's client knows
 READ_TIMEOUT_S = 1.0
@@ -21,12 +21,20 @@ class Lookup(Protocol):
 
     waits: bool
 
-    def read(self, keys: Keys) -> Found:
-        """What the store has of the keys of each view, whatever its age; a key that it does not have is left out.
+    def read(self, keys: Keys) -> list[Any]:
+        """What the store's client gives for the keys of each view, for `found` to read.
 
         keys: for each view, in order, the distinct keys to read of it, none for a view that is not asked. Raises what
-        the store's client raises, within `CONNECT_TIMEOUT_S` and `READ_TIMEOUT_S`.
+        the client raises, within `CONNECT_TIMEOUT_S` and `READ_TIMEOUT_S`.
         """
+        ...
+
+    def found(self, rows: list[Any]) -> Found:
+        """What the store has of each view's keys, whatever its age; a key that it does not have is left out."""
+        ...
+
+    def is_away(self, error: Exception) -> bool:
+        """Whether what `read` raised says that the store does not answer, and not that it refused this question."""
         ...
 
     def close(self) -> None:
@@ -50,9 +58,9 @@ class Tables:
     def found(self, rows: Sequence[tuple[int, bytes, str, bytes, int]], microseconds: Callable[[int], int]) -> Found:
         """rows: a view's number, key, feature's name, value and moment, of which `microseconds` makes the event
         timestamp."""
-        values: list[dict[bytes, dict[str, Value]]] = [{} for _ in self._names]
+        contents: list[dict[bytes, dict[str, bytes]]] = [{} for _ in self._names]
         moments: dict[tuple[int, bytes], int] = {}
-        of_key: dict[str, Value] = {}
+        of_key: dict[str, bytes] = {}
         last_view, last_key = -1, b""
         for view, key, name, value, moment in rows:
             if name not in self._wanted[view]:
@@ -60,15 +68,9 @@ class Tables:
             if view != last_view or key != last_key:  # rows of a key mostly come together
                 last_view, last_key = view, key
                 moments.setdefault((view, key), moment)
-                of_key = values[view].setdefault(key, {})
-            of_key[name] = value_of(value)
+                of_key = contents[view].setdefault(key, {})
+            of_key[name] = value
         return [
             {key: stored(features, found, microseconds(moments[view, key])) for key, found in of_view.items()}
-            for view, (features, of_view) in enumerate(zip(self.features, values, strict=True))
+            for view, (features, of_view) in enumerate(zip(self.features, contents, strict=True))
         ]
-
-
-def named(values: Mapping[str, bytes | None], features: Sequence[str], known_us: int) -> Stored:
-    """What is stored of a key, from the serialized values by name."""
-    plain = {name: None if content is None else value_of(content) for name, content in values.items()}
-    return stored(features, plain, known_us)

@@ -15,6 +15,7 @@ from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, 
 from mlops_ray.features.online.write import WRITE_TIMEOUT_S, Noted, OnlineValues, SqlStatements
 
 _T = TypeVar("_T")
+_TOO_LARGE = "54"  # the class of states of a statement that passes one of the server's limits
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECONDS = "(EXTRACT(EPOCH FROM event_ts) * 1000000)::bigint"
 
@@ -32,14 +33,22 @@ class PostgresqlLookup:
         self._url, self._tables = url, Tables(project, views)
         self._idle = deque[_Impatient]()
 
-    def read(self, keys: Keys) -> Found:
+    def read(self, keys: Keys) -> list[Any]:
         asked = [view for view, of_view in enumerate(keys) if of_view]
         condition = "entity_key = ANY(%s) AND feature_name = ANY(%s)"
         query = " UNION ALL ".join(self._tables.select(view, _MICROSECONDS, condition) for view in asked)
         given: list[Any] = []
         for view in asked:
             given += list(keys[view]), list(self._tables.features[view])
-        return self._tables.found(self._rows(query, given), int)
+        return self._rows(query, given)
+
+    def found(self, rows: list[Any]) -> Found:
+        return self._tables.found(rows, int)
+
+    def is_away(self, error: Exception) -> bool:
+        if isinstance(error, psycopg.OperationalError):
+            return not (error.sqlstate or "").startswith(_TOO_LARGE)
+        return isinstance(error, OSError)
 
     def close(self) -> None:
         while held := self._held():

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from mlops_ray.errors import IntegrityError
 from mlops_ray.features.definitions import View
 from mlops_ray.features.online.breaker import Breaker
 from mlops_ray.features.online.format import KeyFormat, Stored, Value
-from mlops_ray.features.online.lookup import Lookup
+from mlops_ray.features.online.lookup import Found, Lookup
 from mlops_ray.features.online.row import OnlineRow
 
 MAX_CACHED = 50_000
+_NO_KEY = b"\0"  # those of entities begin with a number of four bytes
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
@@ -28,7 +30,8 @@ class OnlineReader:
 
     def __init__(self, lookup: Lookup, views: Sequence[View], cache_s: float = 0.0):
         """cache_s: for how long what was read of an entity is used again; its ttl counts all the same."""
-        self._lookup, self._breaker = lookup, Breaker("The online store (setting online_store)")
+        self._lookup = lookup
+        self._breaker = Breaker("The online store (setting online_store)", lookup.is_away, self._probe)
         self.waits = lookup.waits
         self._features = [list(view.features) for view in views]
         self._unknown: dict[str, Value] = {name: None for names in self._features for name in names}
@@ -57,7 +60,8 @@ class OnlineReader:
     def find(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[datetime]) -> list[OnlineRow]:
         """What is known of each row of entity keys as of its moment (with a zone).
 
-        Raises UnavailableError if the online store does not answer.
+        Raises UnavailableError if the online store does not answer, IntegrityError for a row of which something is
+        stored that cannot be read.
         """
         started_s = time.perf_counter()
         keys = [[_key_of(row, asked, form) for row in rows] for asked, form in self._formats]
@@ -75,6 +79,13 @@ class OnlineReader:
                 elif moment_us - found.known_us > ttl_us:
                     answer.expired += names
                     stale[number] += len(names)
+                elif found.unreadable:
+                    row = keys[self._format_of[number]].index(key)
+                    raise IntegrityError(
+                        f"Row {row}: what the online store has of {', '.join(found.unreadable)} in feature view "
+                        f"{self._names[number]} cannot be read. Push its values again (`mlops_ray.push`), "
+                        f"and find out what else writes to the store."
+                    )
                 else:
                     answer.values.update(found.values)
                     answer.missing += found.absent
@@ -93,7 +104,7 @@ class OnlineReader:
         wanted = [form.bytes_of(key) for key in keys]
         of_views: list[list[bytes]] = [[] for _ in self._features]
         of_views[number] = list(dict.fromkeys(key for key in wanted if key is not None))
-        found = self._breaker.call(lambda: self._lookup.read(of_views))[number]
+        found = self._asked(of_views)[number]
         return [None if key is None else found.get(key) for key in wanted]
 
     def close(self) -> None:
@@ -127,10 +138,14 @@ class OnlineReader:
                     self._cached[number, key] = (now_s + self._cache_s, known[number][key])
         return known
 
-    def _asked(self, wanted: Sequence[Sequence[bytes]]) -> Sequence[Mapping[bytes, Stored]]:
+    def _asked(self, wanted: Sequence[Sequence[bytes]]) -> Found:
+        """What is read of the store's answer is no matter of the store's, so the breaker hears nothing of it."""
         if not any(wanted):
             return [{} for _ in wanted]
-        return self._breaker.call(lambda: self._lookup.read(wanted))
+        return self._lookup.found(self._breaker.call(lambda: self._lookup.read(wanted)))
+
+    def _probe(self) -> None:
+        self._lookup.read([[_NO_KEY], *([] for _ in self._features[1:])])
 
 
 def _key_of(row: Mapping[str, Any], asked: Sequence[str], form: KeyFormat) -> bytes | None:

@@ -7,13 +7,15 @@ from typing import Any
 
 from redis import ConnectionError as RedisConnectionError
 from redis import Redis, RedisError
+from redis import TimeoutError as RedisTimeoutError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.definitions import View
 from mlops_ray.features.feast import Timestamp, redis_field, serialize_entity_key_prefix
-from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys, named
+from mlops_ray.features.online.format import stored
+from mlops_ray.features.online.lookup import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Found, Keys
 from mlops_ray.features.online.write import BATCH_ROWS, NOTES, WRITE_TIMEOUT_S, Noted, OnlineValues
 
 # A moment is stored as a `Timestamp` message: field 1 has seconds, field 2 nanoseconds, each a varint. Of one before
@@ -78,7 +80,7 @@ class RedisLookup:
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
 
-    def read(self, keys: Keys) -> Found:
+    def read(self, keys: Keys) -> list[Any]:
         views_of: dict[bytes, list[int]] = {}  # Feast keeps all views of an entity under one key of Redis: one command
         for view, of_view in enumerate(keys):
             for key in of_view:
@@ -86,18 +88,23 @@ class RedisLookup:
         with self._client.pipeline(transaction=False) as pipe:
             for key, views in views_of.items():
                 pipe.hmget(key + self._project, [field for view in views for field in self._fields[view]])  # type: ignore[arg-type]
-            answers: list[Any] = pipe.execute()
+            return list(zip(views_of.items(), pipe.execute(), strict=True))
+
+    def found(self, rows: list[Any]) -> Found:
         found: Found = [{} for _ in self._features]
-        for (key, views), values in zip(views_of.items(), answers, strict=True):
+        for (key, views), values in rows:
             first = 0
             for view in views:
                 features = self._features[view]
                 moment = first + len(features)
                 if (known := values[moment]) is not None:
                     by_name = dict(zip(features, values[first:moment], strict=True))
-                    found[view][key] = named(by_name, features, _microseconds(known))
+                    found[view][key] = stored(features, by_name, _microseconds(known))
                 first = moment + 1
         return found
+
+    def is_away(self, error: Exception) -> bool:
+        return isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
 
     def close(self) -> None:
         self._client.close()

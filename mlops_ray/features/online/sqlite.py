@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.definitions import View
@@ -27,10 +28,18 @@ class SqliteLookup:
         self._local, self._open = threading.local(), list[sqlite3.Connection]()
         self._statement = lru_cache(maxsize=64)(self._statement_for)
 
-    def read(self, keys: Keys) -> Found:
+    def read(self, keys: Keys) -> list[Any]:
         statement = self._statement(tuple(map(len, keys)))
-        rows = self._connection().execute(statement, [key for of_view in keys for key in of_view]).fetchall()
+        return self._connection().execute(statement, [key for of_view in keys for key in of_view]).fetchall()
+
+    def found(self, rows: list[Any]) -> Found:
         return self._tables.found(rows, _microseconds)
+
+    def is_away(self, error: Exception) -> bool:
+        """SQLite says SQLITE_ERROR of a statement; of a file that is locked, or cannot be read, it says what."""
+        if isinstance(error, sqlite3.OperationalError):
+            return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) != sqlite3.SQLITE_ERROR
+        return isinstance(error, OSError)
 
     def close(self) -> None:
         for connection in self._open:

@@ -197,4 +197,4 @@ def _rows(view: View, rows: pl.DataFrame) -> Iterator[tuple[int, dict[str, objec
 
 
 def _has(found: Stored, values: dict[str, object]) -> bool:
-    return all(found.values.get(name) == value for name, value in values.items())
+    return not found.unreadable and all(found.values.get(name) == value for name, value in values.items())
