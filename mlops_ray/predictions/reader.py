@@ -13,7 +13,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.segments import columns_in, may_hold, read_between, segments, settled, together
-from mlops_ray.predictions.table import SEGMENT, LedgerTable, own_name, with_own_names
+from mlops_ray.predictions.table import SEGMENT, LedgerTable, as_they_came, own_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -150,7 +150,7 @@ def _read_both(
     with ThreadPoolExecutor(_READS_AT_A_TIME) as threads:
         urls = [segment.url for segment in found if segment.id not in there]
         rest = list(threads.map(lambda url: read_between(url, *condition, wanted), urls))
-    return [with_own_names(rows) for rows in moved] + rest
+    return [part for rows in moved for part in as_they_came(rows)] + rest
 
 
 def _read(

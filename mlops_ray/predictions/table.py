@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
-from mlops_ray.predictions.segments import COLUMNS, FOLDER, MOMENT, columns_in, is_mixed, read_segment
+from mlops_ray.predictions.segments import COLUMNS, FOLDER, MOMENT, columns_in, read_segment
 from mlops_ray.predictions.value import is_value
 
 TABLE, SEGMENT, DAY = "table", "segment", "day"
@@ -277,18 +277,26 @@ def own_name(name: str) -> str:
     return own if kind in _DTYPES else name
 
 
-def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the table as they came, without the names that only the table has. What came in several types is of one
-    that holds them all, text if no other does (see `is_mixed`)."""
+def as_they_came(rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """Rows of the table, `segment` among their columns, with the names and types that they had in their segments; what
+    came in several types is in several tables. Columns that a segment had not are null."""
     names = defaultdict[str, list[str]](list)
     for name in rows.columns:
-        names[own_name(name)].append(name)
-    mixed = {own for own, found in names.items() if is_mixed(rows.schema[name] for name in found)}
-    return rows.select(
-        pl.coalesce(pl.col(found).cast(pl.String) if own in mixed else pl.col(found)).alias(own)
-        for own, found in names.items()
-        if own != SEGMENT
-    )
+        if name != SEGMENT:
+            names[own_name(name)].append(name)
+    parts = [rows]
+    for own, found in names.items():
+        if found != [own]:
+            parts = [part for several in parts for part in _by_type(several, own, found)]
+    return [part.select(*names) for part in parts]
+
+
+def _by_type(rows: pl.DataFrame, own: str, found: Sequence[str]) -> list[pl.DataFrame]:
+    """The rows of segments with values in each of these columns, which is called `own`; the first for those without."""
+    has = [pl.when(pl.col(name).is_not_null().any().over(SEGMENT)).then(pl.lit(name)) for name in found]
+    of_each = rows.select(pl.coalesce(*has, pl.lit(found[0]))).to_series()
+    parts = [rows.filter(of_each == name).drop({*found} - {name}).rename({name: own}) for name in found]
+    return [part for part in parts if part.height] or parts[:1]
 
 
 def _is_among(answers: pl.DataFrame) -> str:
