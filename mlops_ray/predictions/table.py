@@ -41,7 +41,8 @@ _DTYPES: Mapping[str, pl.DataType] = {
     "boolean": pl.Boolean(), "timestamp": MOMENT, "array": pl.List(pl.Float32),
 }  # fmt: skip
 _KINDS = {dtype.base_type(): kind for kind, dtype in _DTYPES.items()}
-_NONE = pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row", "time", "version")})
+ANSWER = pl.Schema({name: COLUMNS[name] for name in ("request_id", "row", "time", "version")})
+"""What tells an answer from all others."""
 # The table's log has the moments of a file in whole milliseconds, cut off.
 _CUT_OFF = timedelta(microseconds=999)
 _MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
@@ -110,11 +111,11 @@ class LedgerTable:
     def answers_of(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
         """What `erase` would delete: request_id, row, time and version."""
         table = self._open()
-        return _NONE if table is None else self._answers_of(table, picks, value)
+        return pl.DataFrame(schema=ANSWER) if table is None else self._answers_of(table, picks, value)
 
-    def erase(self, picks: Callable[[str, str], bool], value: str) -> int:
+    def erase(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
         """Delete the rows of which a column that `picks` takes, by its name and type, is `value` (see `read_as`), and
-        every file that the table no longer has; returns how many rows that were.
+        every file that the table no longer has; returns what `answers_of` gave.
 
         Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
         Raises ConflictError if others changed the table meanwhile, RuntimeError if other rows went than those.
@@ -128,7 +129,7 @@ class LedgerTable:
             raise RuntimeError(
                 f"{deleted} rows in the table of the ledger of {self._use_case} were erased, not {found.height}."
             )
-        return deleted
+        return found
 
     def delete_before(self, day: date) -> None:
         """Delete the partitions of the days before `day`."""
@@ -238,11 +239,11 @@ class LedgerTable:
 
     def _answers_of(self, table: DeltaTable, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
         columns = [name for name, kind in _types(table).items() if picks(name, kind)]
-        found = [_NONE]
+        found = [pl.DataFrame(schema=ANSWER)]
         for file in self._files(table, None, None):
-            rows = read_segment(file.url, [*_NONE.columns, *columns])
+            rows = read_segment(file.url, [*ANSWER.names(), *columns])
             flags = [is_value(rows[name], value) for name in columns if name in rows.columns]
-            found.append(rows.filter(pl.any_horizontal(flags) if flags else False).select(_NONE.columns))
+            found.append(rows.filter(pl.any_horizontal(flags) if flags else False).select(ANSWER.names()))
         return pl.concat(found)
 
 
