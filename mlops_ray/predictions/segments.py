@@ -228,10 +228,10 @@ def named_for(segment_id: str, frame: pl.DataFrame) -> str:
     return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}.{last_ms:012x}"
 
 
-def may_hold(segment: Segment, request_id: str) -> bool:
-    """Whether a request can be in a segment, by its name."""
+def may_hold(segment: Segment, least: str, greatest: str) -> bool:
+    """Whether a request with an id from `least` to `greatest` can be in a segment, by its name."""
     found = _RANGE.search(segment.id)
-    return found is None or found[1] <= _digits(request_id) <= found[2]
+    return found is None or (found[1] <= _digits(greatest) and _digits(least) <= found[2])
 
 
 def _digits(request_id: str) -> str:

@@ -64,8 +64,9 @@ class TableFile:
     last_id: str
     bytes: int
 
-    def may_hold(self, request_id: str) -> bool:
-        return self.first_id <= request_id <= self.last_id
+    def may_hold(self, least: str, greatest: str) -> bool:
+        """Whether a request with an id from `least` to `greatest` can be in it."""
+        return self.first_id <= greatest and least <= self.last_id
 
 
 class LedgerTable:

@@ -347,6 +347,24 @@ def test_retention_takes_whole_days_from_everywhere(settings: Settings) -> None:
     assert segments(artifacts, NAME) == []
 
 
+def test_labels_stay_as_long_as_predictions_of_the_day_on_which_they_came(settings: Settings) -> None:
+    """Whatever day their ids and events are of, and whatever they were merged with."""
+    artifacts, keys = Artifacts(settings.artifacts), label_keys(SCHEMA, settings)
+    old = {**KEY, "carrier": "ada", "departure": NOW - timedelta(days=4000)}
+    ids = ["6f9619ff-8b86-4d01-b42d-00cf4fc964ff", uuid7_at(0), "052c7a1b-1c00-7da6-a3ce-929d0e0e4736"]
+    for days in range(LEAST_FILES):
+        with LabelWriter(settings, NAME, clock=Clock(NOW + timedelta(days=days))) as labels:
+            labels.append([Label(True, request_id=id) for id in ids])
+            labels.append([Label(True, keys=old)], keys)
+    compact_labels(artifacts, NAME)
+    assert len(Labels(artifacts, NAME).segments()) == 4
+    retain(artifacts, NAME, timedelta(days=4), NOW + timedelta(days=LEAST_FILES))
+    came = [read_segment(segment.url)["received_at"] for segment in Labels(artifacts, NAME).segments()]
+    assert [(len(one), one.min()) for one in came] == [(4, NOW + timedelta(days=LEAST_FILES - 4))] * 4
+    retain(artifacts, NAME, timedelta(days=4), NOW + timedelta(days=LEAST_FILES + 5))
+    assert Labels(artifacts, NAME).segments() == []
+
+
 def test_what_the_drift_actor_has_not_read_is_not_moved() -> None:
     def segment(name: str, age: timedelta) -> Segment:
         return Segment(name, "", NOW - age, 1)
