@@ -71,8 +71,8 @@ def import_labels(url: str, use_case: str, settings: Settings | None = None) -> 
     Columns: `label` (as the champion predicts it, without one yes or no: true, false, yes, no, 1, 0; a number; the name
     of a class; empty withdraws what was said), `known_at` (optional; default: now), and either `request_id` with `row`
     (optional; default 0), or the champion's entities and event time. Rows that break this are left out and counted by
-    reason, `known_after_as_of` for what is said to be known only in the days to come. All files are judged before any
-    label is kept. The same file imported again replaces itself.
+    reason, `known_after_as_of` for what is said to be known only in the days to come, and `rule:event_lies_ahead` for
+    events of these. All files are judged before any label is kept. The same file imported again replaces itself.
     settings: default from the environment. Raises DataError if a file cannot be read, or a column is missing or stands
     there twice, ConfigurationError if labels by keys have no champion to say what the keys are.
     """
@@ -89,7 +89,7 @@ def import_labels(url: str, use_case: str, settings: Settings | None = None) -> 
         for file in _files(url):
             for raw in _read(file, columns):
                 by = None if "request_id" in raw.frame.columns else keys()
-                judged = _judged(raw.frame, (REQUEST_ID, ROW) if by is None else by.columns, label, now)
+                judged = _judged(raw.frame, by, label, now)
                 good = found.add(file.name, raw, judged)
                 if len(good):
                     path = Path(folder, str(len(aside)))
@@ -179,11 +179,13 @@ def _told(good: pl.DataFrame, by: LabelKeys | None, label: Column, now: datetime
     return named.select(pl.col(name).cast(type_) for name, type_ in types.items())
 
 
-def _judged(part: pl.DataFrame, about: tuple[Column, ...], label: Column, now: datetime) -> pl.DataFrame:
-    """The rows with typed columns and their reasons; optional columns that are not there are null."""
+def _judged(part: pl.DataFrame, by: LabelKeys | None, label: Column, now: datetime) -> pl.DataFrame:
+    """The rows with typed columns and their reasons; optional columns that are not there are null. by: as in `_told`"""
     optional = [column.name for column in (ROW, KNOWN_AT) if column.name not in part.columns]
     part = part.with_columns(pl.lit(None, pl.String).alias(name) for name in optional)
-    said = Source("", (*about, label, KNOWN_AT), known_at=pl.coalesce(KNOWN_AT.name, pl.lit(now)))
+    about = (REQUEST_ID, ROW) if by is None else by.columns
+    rules = {} if by is None else {"event_lies_ahead": pl.col(by.event_time) <= now + CLOCKS_DIFFER}
+    said = Source("", (*about, label, KNOWN_AT), known_at=pl.coalesce(KNOWN_AT.name, pl.lit(now)), rules=rules)
     return check_rows(part, said, "The file of labels", now + CLOCKS_DIFFER)
 
 

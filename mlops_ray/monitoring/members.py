@@ -29,7 +29,6 @@ MOST_PER_S = 115
 _WHOLE_ROWS = 1_000_000
 _GROUP_ROWS = 16_384  # as of a few panes no others are read
 _LEFT_OVER = timedelta(days=1)
-_CLOCKS_DIFFER = timedelta(hours=1)
 _MINUTE = timedelta(minutes=1)
 _PANE = "pane."
 
@@ -37,7 +36,7 @@ _PANE = "pane."
 @dataclass(frozen=True)
 class MemberFile:
     """One file. first, last: when its rows were answered. one_in: which part of what was counted it has. panes: by kind
-    of window, the least and the greatest."""
+    of window, the least and the greatest. ids: the least and the greatest of its requests'; was not written before."""
 
     name: str
     rows: int
@@ -45,6 +44,7 @@ class MemberFile:
     last: datetime
     one_in: int
     panes: Mapping[str, tuple[int, int]]
+    ids: tuple[str, str] | None = None
 
     def may_have(self, spec: str, panes: tuple[int, int]) -> bool:
         low, high = self.panes.get(spec, (0, -1))
@@ -89,17 +89,13 @@ class Members:
         return Membership(pl.concat([empty, *frames]), coarsest)
 
     def panes_about(self, files: Sequence[MemberFile], told: pl.DataFrame) -> dict[str, NDArray[np.int64]]:
-        """By kind of window, the panes of the predictions that labels are about; told: request_id and row.
-
-        The moment in a request id is of the caller's clock: it is believed to an hour.
-        """
+        """By kind of window, the panes of the predictions that labels are about; told: request_id and row."""
         if told.is_empty():
             return {}
-        ids = str(told["request_id"].min()), str(told["request_id"].max())
-        moments = [moment for id in ids if (moment := moment_of(id))]
+        ids = _ids(told)
         found: dict[str, list[NDArray[np.int64]]] = {}
         for file in files:
-            if moments and (file.last < moments[0] - _CLOCKS_DIFFER or file.first > moments[-1] + _CLOCKS_DIFFER):
+            if file.ids is not None and (file.ids[1] < ids[0] or file.ids[0] > ids[1]):
                 continue
             with suppress(FileNotFoundError):
                 rows = read_between(self._url(file.name), "request_id", *ids)
@@ -128,7 +124,7 @@ class Members:
             found = placed.filter(pl.col(column) != NO_PANE)[column]
             if len(found):
                 panes[column.removeprefix(_PANE)] = (int(found.min()), int(found.max()))  # type: ignore[arg-type]
-        return MemberFile(name, len(rows), *ends, one_in, panes)
+        return MemberFile(name, len(rows), *ends, one_in, panes, _ids(placed))
 
     def _joined(self, one: MemberFile, other: MemberFile) -> MemberFile:
         both = pl.concat([read_segment(self._url(file.name)) for file in (one, other)], how="diagonal")
@@ -140,7 +136,7 @@ class Members:
             ends = [file.panes[spec] for file in (one, other) if spec in file.panes]
             panes[spec] = (min(low for low, _ in ends), max(high for _, high in ends))
         first, last = min(one.first, other.first), max(one.last, other.last)
-        return MemberFile(name, len(both), first, last, one.one_in, panes)
+        return MemberFile(name, len(both), first, last, one.one_in, panes, _ids(both))
 
     def _url(self, name: str) -> str:
         return self._artifacts.url(*self._path, f"{name}.parquet")
@@ -182,6 +178,10 @@ def _ends(moments: pl.Series) -> tuple[datetime, datetime]:
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     return first, last
+
+
+def _ids(rows: pl.DataFrame) -> tuple[str, str]:
+    return str(rows["request_id"].min()), str(rows["request_id"].max())
 
 
 def _one_in(rows: pl.DataFrame, files: Sequence[MemberFile]) -> int:

@@ -1,6 +1,7 @@
 """Erasure: what the ledger holds of a person goes for good, from segments, table and labels."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,7 @@ from mlops_ray.predictions.label_writer import FOLDER as LABELS
 from mlops_ray.predictions.labels import KEYS, Labels, rewrite_labels
 from mlops_ray.predictions.segments import FEATURE, KEY, delete_segment, read_segment, segments, write_segment
 from mlops_ray.predictions.segments import FOLDER as LEDGER
-from mlops_ray.predictions.table import LedgerTable
+from mlops_ray.predictions.table import ANSWER, LedgerTable
 from mlops_ray.predictions.tombstones import set_tombstone, set_tombstone_of_value
 from mlops_ray.predictions.value import is_value
 
@@ -28,7 +29,7 @@ _HASH = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class Erased:
-    """How many predictions and labels went.
+    """How many predictions and labels went, each once, be it in two files while they were moved or merged.
 
     damaged: write-ahead files of the use case on this node of which a part cannot be read, be it of this person.
     """
@@ -119,11 +120,11 @@ def _erase(settings: Settings, store: ControlStore, actor: Actor, use_case: str,
         if theirs.column:
             set_tombstone_of_value(artifacts, use_case, theirs.column, theirs.value, _now(store))
         # Labels first: the answers say which are theirs, also to an erasure that completes one that was killed.
-        labels = _erase_labels(artifacts, use_case, theirs, _answers(artifacts, use_case, theirs).unique())
+        labels = _erase_labels(artifacts, use_case, theirs, _answers(artifacts, use_case, theirs))
         # Segments before the table: a compaction that has read them as they were cannot commit any more then.
-        answers = _erase_from_segments(artifacts, use_case, theirs)
-        answers += LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value)
-        done = Erased(answers, labels, _damaged(settings, use_case))
+        gone = _erase_from_segments(artifacts, use_case, theirs)
+        gone.append(LedgerTable(artifacts, use_case).erase(theirs.picks, theirs.value))
+        done = Erased(pl.concat(gone).unique().height, labels, _damaged(settings, use_case))
         payload = {"predictions": done.predictions, "labels": done.labels, "damaged_files": len(done.damaged)}
         with store.transaction() as connection:
             record(connection, "ledger.erased", actor, f"ledger {use_case}", use_case, payload=payload)
@@ -141,35 +142,38 @@ def _damaged(settings: Settings, use_case: str) -> tuple[str, ...]:
 
 
 def _answers(artifacts: Artifacts, use_case: str, person: _Theirs) -> pl.DataFrame:
-    """The request_id and row of their answers; of a segment that is being moved to the table they are in both."""
+    """Which answers are theirs, each once; of a segment that is being moved to the table they are in both."""
     rows = (read_segment(segment.url) for segment in segments(artifacts, use_case))
-    found = [one.filter(person.of(one)).select("request_id", "row") for one in rows]
-    moved = LedgerTable(artifacts, use_case).answers_of(person.picks, person.value)
-    return pl.concat([*found, moved.select("request_id", "row")])
+    found = [one.filter(person.of(one)).select(ANSWER.names()) for one in rows]
+    return pl.concat([*found, LedgerTable(artifacts, use_case).answers_of(person.picks, person.value)]).unique()
 
 
-def _erase_from_segments(artifacts: Artifacts, use_case: str, person: _Theirs) -> int:
-    erased = 0
+def _erase_from_segments(artifacts: Artifacts, use_case: str, person: _Theirs) -> list[pl.DataFrame]:
+    """Returns which answers went."""
+    gone = []
     for segment in segments(artifacts, use_case):
         rows = read_segment(segment.url)
-        rest = rows.filter(~person.of(rows))
-        if rest.is_empty():
+        theirs = person.of(rows)
+        if theirs.all():
             delete_segment(artifacts, use_case, segment)
-        elif rest.height < rows.height:
-            write_segment(artifacts, use_case, segment.id, rest)
-        erased += rows.height - rest.height
-    return erased
+        elif theirs.any():
+            write_segment(artifacts, use_case, segment.id, rows.filter(~theirs))
+        gone.append(rows.filter(theirs).select(ANSWER.names()))
+    return gone
 
 
 def _erase_labels(artifacts: Artifacts, use_case: str, person: _Theirs, answers: pl.DataFrame) -> int:
-    erased = 0
+    """Returns how many labels went, each once: those that were being merged lie in two segments of their part."""
+    gone = defaultdict[tuple[str, str], list[pl.DataFrame]](list)
     for segment in Labels(artifacts, use_case).segments():
         rows = read_segment(segment.url)
         if segment.part.startswith(KEYS):
-            rest = rows.filter(~person.of(rows))
+            theirs = person.of(rows)
         else:
-            rest = rows.join(answers, on=["request_id", "row"], how="anti", maintain_order="left")
-        if rest.height < rows.height:
-            rewrite_labels(artifacts, use_case, segment, rest)
-            erased += rows.height - rest.height
-    return erased
+            ids = ["request_id", "row"]
+            named = answers.select(*ids, theirs=pl.lit(True)).unique()
+            theirs = rows.join(named, on=ids, how="left", maintain_order="left")["theirs"].fill_null(False)
+        if theirs.any():
+            rewrite_labels(artifacts, use_case, segment, rows.filter(~theirs))
+            gone[segment.part, str(rows.schema)].append(rows.filter(theirs))
+    return sum(pl.concat(parts).unique().height for parts in gone.values())

@@ -16,9 +16,13 @@ def uuid7_at(moment_ms: int, seed: bytes | None = None) -> str:
 
 
 def moment_of(uuid: str) -> datetime | None:
-    """The moment (UTC, milliseconds) in a UUIDv7; None for any other text."""
+    """The moment (UTC, milliseconds) in a UUIDv7; None for any other text.
+
+    Of an id that a caller made it is a hint where to look first, and decides nothing: an order's id is of when the
+    order was made, and one in 64 random ids looks like a UUIDv7 of some millennium.
+    """
     digits = uuid.replace("-", "")
-    if len(uuid) != 36 or len(digits) != 32 or digits[12] != "7":
+    if len(uuid) != 36 or len(digits) != 32 or digits[12] != "7" or digits[16] not in "89abAB":
         return None
     try:
         return datetime.fromtimestamp(int(digits[:12], 16) / 1000, UTC)

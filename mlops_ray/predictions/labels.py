@@ -1,10 +1,11 @@
 """Labels on shared storage: what turned out to be true, as it was told, by the day of what it is about.
 
-Segments lie at `labels/<use case>/<part>/<id>.parquet`. A part is the day in the request ids (`2026-03-01`, or
-`undated` where they carry no time), with the columns `request_id` and `row`; or the day of the event time
-(`keys-2026-03-01`) of labels by entity keys, with `key.<column>` as in the ledger. All have `label` (of the type of the
-model's task, see `Task.label_type`; null withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever
-changed: a later label corrects. Only an erasure takes away what was said.
+Segments lie at `labels/<use case>/<part>/<id>.parquet`. A part is the day that the digits of request ids spell
+(`2026-03-01`; `undated` where they spell none), with the columns `request_id` and `row`; or the day of the event time
+(`keys-2026-03-01`) of labels by entity keys, with `key.<column>` as in the ledger. An id's part is where its labels
+lie, not when it was asked: callers' ids are of any time. All have `label` (of the type of the model's task, see
+`Task.label_type`; null withdraws what was said), `known_at` and `received_at` (UTC). Nothing is ever changed: a later
+label corrects. Only an erasure and retention take away what was said.
 """
 
 from collections import OrderedDict
@@ -125,7 +126,7 @@ class LabelSegment:
 
 def write_by_request(artifacts: Artifacts, use_case: str, segment_id: str, labels: pl.DataFrame) -> None:
     """Write labels with the columns of `BY_REQUEST`, each to its part. Written again, they replace themselves."""
-    parts = labels.with_columns(_part_of(labels["request_id"]).alias("__part"))
+    parts = labels.with_columns(part_of(labels["request_id"]).alias("__part"))
     for (part,), rows in parts.partition_by("__part", as_dict=True).items():
         _write(artifacts, use_case, str(part), segment_id, rows.drop("__part"))
 
@@ -196,7 +197,7 @@ class Labels:
         return settled(lambda: self._said_of(predictions), self._use_case)
 
     def _said_of(self, predictions: pl.DataFrame) -> pl.DataFrame:
-        parts = sorted(_part_of(predictions["request_id"]).unique())
+        parts = sorted(part_of(predictions["request_id"]).unique())
         said = [self._read(segment) for part in parts for segment in self.of_part(part)]
         known = predictions.select("request_id", "row").unique()
         frames = [rows.join(known, on=["request_id", "row"], how="semi") for rows in said]
@@ -260,8 +261,8 @@ def _write(artifacts: Artifacts, use_case: str, part: str, segment_id: str, rows
     artifacts.write_table(rows, FOLDER, use_case, part, f"{segment_id}{_SUFFIX}")
 
 
-def _part_of(ids: pl.Series) -> pl.Series:
-    """The day in each UUIDv7; of other texts `undated`."""
+def part_of(ids: pl.Series) -> pl.Series:
+    """The part in which labels of each request id lie."""
     frame = pl.DataFrame({"id": ids})
     text = pl.col("id")
     milliseconds = (text.str.slice(0, 8) + text.str.slice(9, 4)).str.to_integer(base=16, strict=False, dtype=pl.Int64)

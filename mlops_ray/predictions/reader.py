@@ -10,10 +10,9 @@ import polars as pl
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError
 from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.segments import columns_in, may_hold, read_between, segments, settled, together
-from mlops_ray.predictions.table import SEGMENT, LedgerTable, own_name, with_own_names
+from mlops_ray.predictions.table import SEGMENT, LedgerTable, as_they_came, own_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,20 +77,21 @@ class Ledger:
     def find(self, request_id: str, start: datetime | None = None, end: datetime | None = None) -> pl.DataFrame:
         """All that was answered under a request's id, by time: other questions and repetitions, too.
 
-        The time in a UUIDv7 says where to look, up to an hour around it, as clocks differ and callers repeat; else give
-        `start` and `end`. Raises DataError for an id without time when `start` is missing.
+        The moment in a UUIDv7 says where to look first, up to an hour around it. What was answered at another time, and
+        what has another id, is looked for everywhere, in each file whose ids lie around it: with `start` there are
+        fewer. Of an id that was sent near its moment and again much later, `start` finds the later answers.
         """
         moment = moment_of(request_id)
-        if start is None:
-            if moment is None:
-                raise DataError(f"Request id {request_id!r} is no UUIDv7, so it does not say when it was. Give start.")
-            start, latest = around(moment)
-            end = end or latest
+        if start is None and moment is not None:
+            first, latest = around(moment)
+            near = _span(first, min(end or latest, latest))
+            if (rows := rows_of_request(self._artifacts, self._use_case, request_id, *near)).height:
+                return rows
         return rows_of_request(self._artifacts, self._use_case, request_id, *_span(start, end))
 
 
 def around(moment: datetime) -> tuple[datetime, datetime]:
-    """An hour before it and one after, within the years that `_span` has."""
+    """An hour before it and one after, as clocks differ and callers repeat, within the years that `_span` has."""
     moment = min(max(moment, _BEGINNING), _END)
     return moment - timedelta(hours=1), moment + timedelta(hours=1)
 
@@ -112,25 +112,26 @@ def rows_between(
 
     wanted: of the columns, None for all.
     """
-    last = end - timedelta(microseconds=1)
+    return settled(lambda: _read_both(artifacts, use_case, start, end, None, wanted), use_case)
 
-    def look() -> list[pl.DataFrame]:
-        return _read_both(artifacts, use_case, start, end, None, ("time", start, last), wanted)
 
-    return settled(look, use_case)
+def rows_of_requests(
+    artifacts: Artifacts, use_case: str, ids: pl.Series, wanted: Callable[[str], bool] | None = None
+) -> list[pl.DataFrame]:
+    """The same of all rows that were answered under some ids, whenever that was; there must be one at least.
+
+    wanted: as before; `request_id` among them.
+    """
+    return settled(lambda: _read_both(artifacts, use_case, _BEGINNING, _END, ids, wanted), use_case)
 
 
 def rows_of_request(
     artifacts: Artifacts, use_case: str, request_id: str, start: datetime, end: datetime
 ) -> pl.DataFrame:
     """All that was answered under an id in `start <= time < end`, by time; however its digits are written."""
-    request_id = request_id.lower()
-    condition = "request_id", request_id, request_id
-
-    def look() -> list[pl.DataFrame]:
-        return _read_both(artifacts, use_case, start, end, request_id, condition, None)
-
-    frames = [frame for frame in settled(look, use_case) if frame.height]
+    ids = pl.Series([request_id.lower()])
+    found = settled(lambda: _read_both(artifacts, use_case, start, end, ids, None), use_case)
+    frames = [frame for frame in found if frame.height]
     return together([pl.DataFrame(schema=columns_in(frames)), *frames]).sort("time", maintain_order=True)
 
 
@@ -139,26 +140,31 @@ def _read_both(
     use_case: str,
     start: datetime,
     end: datetime,
-    request_id: str | None,
-    condition: tuple[str, Any, Any],
+    ids: pl.Series | None,
     wanted: Callable[[str], bool] | None,
 ) -> list[pl.DataFrame]:
-    """The rows of the table and of the segments that it does not have. A segment that is moved lies in both for a
-    moment; the segments are listed first, so that what is none any more is in the table."""
+    """The rows of the table and of the segments that it does not have: of `ids`, or without them of the time. A segment
+    that is moved lies in both for a moment; the segments are listed first, so that what is none any more is in the
+    table."""
     found = segments(artifacts, use_case, start, end)
     files = LedgerTable(artifacts, use_case).files(start, end)
-    if request_id is not None:
-        found = [segment for segment in found if may_hold(segment, request_id)]
-        files = [file for file in files if file.may_hold(request_id)]
-    moved = [
-        read_between(file.url, *condition, lambda name: name == SEGMENT or wanted is None or wanted(own_name(name)))
-        for file in files
-    ]
+    condition: tuple[str, Any, Any] = "time", start, end - timedelta(microseconds=1)
+    if ids is not None:
+        ends = str(ids.min()), str(ids.max())
+        condition = "request_id", *ends
+        found = [segment for segment in found if may_hold(segment, *ends)]
+        files = [file for file in files if file.may_hold(*ends)]
+
+    def read(url: str, wanted: Callable[[str], bool] | None) -> pl.DataFrame:
+        rows = read_between(url, *condition, wanted)
+        return rows if ids is None else rows.filter(pl.col("request_id").is_in(ids.implode()))
+
+    moved = [read(file.url, lambda name: name == SEGMENT or wanted is None or wanted(own_name(name))) for file in files]
     there = {name for rows in moved for name in rows[SEGMENT].unique()}
     with ThreadPoolExecutor(_READS_AT_A_TIME) as threads:
         urls = [segment.url for segment in found if segment.id not in there]
-        rest = list(threads.map(lambda url: read_between(url, *condition, wanted), urls))
-    return [with_own_names(rows) for rows in moved] + rest
+        rest = list(threads.map(lambda url: read(url, wanted), urls))
+    return [part for rows in moved for part in as_they_came(rows)] + rest
 
 
 def _read(

@@ -6,8 +6,10 @@ line of the user's code.
 
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
+
 from mlops_ray.artifacts import Artifacts
-from mlops_ray.predictions.labels import KEYS, Labels, LabelSegment, delete_labels
+from mlops_ray.predictions.labels import KEYS, Labels, LabelSegment, rewrite_labels
 from mlops_ray.predictions.segments import FOLDER, delete_before, read_segment
 from mlops_ray.predictions.table import LedgerTable
 from mlops_ray.predictions.tombstones import drop_tombstones
@@ -31,19 +33,21 @@ def retention_of(artifacts: Artifacts, use_case: str) -> timedelta | None:
 
 
 def retain(artifacts: Artifacts, use_case: str, keep: timedelta, now: datetime) -> None:
-    """Delete predictions and labels of the days (UTC) that ended longer than `keep` ago."""
+    """Delete the predictions that were answered, and the labels that came, on days (UTC) that ended longer than `keep`
+    ago. A label is never told long before its prediction, so it stays as long as that."""
     day = (now.astimezone(UTC) - keep).date()
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     delete_before(artifacts, use_case, begin)
     LedgerTable(artifacts, use_case).delete_before(day)
     for segment in Labels(artifacts, use_case).segments():
-        named = segment.part.removeprefix(KEYS)
-        if named < day.isoformat() if named[:1].isdigit() else _said_before(segment, day.isoformat()):
-            delete_labels(artifacts, use_case, segment)
+        # What is about one of the days that are kept is looked at when that day is over.
+        if not day.isoformat() <= segment.part.removeprefix(KEYS) <= now.astimezone(UTC).date().isoformat():
+            _retain_labels(artifacts, use_case, segment, begin)
     drop_tombstones(artifacts, use_case, begin)
 
 
-def _said_before(segment: LabelSegment, day: str) -> bool:
-    """Of labels whose requests have no time: whether all came before a day."""
-    newest = read_segment(segment.url, ["received_at"])["received_at"].max()
-    return isinstance(newest, datetime) and newest.date().isoformat() < day
+def _retain_labels(artifacts: Artifacts, use_case: str, segment: LabelSegment, begin: datetime) -> None:
+    """By when they came: the ids and events that they name are of any time, as old orders are asked about, too."""
+    if (read_segment(segment.url, ["received_at"])["received_at"] < begin).any():
+        rows = read_segment(segment.url)
+        rewrite_labels(artifacts, use_case, segment, rows.filter(pl.col("received_at") >= begin))

@@ -12,6 +12,7 @@ moment can be. A row is a prediction. Columns:
 
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,20 +149,35 @@ def columns_in(frames: Iterable[pl.DataFrame]) -> dict[str, pl.DataType]:
     return COLUMNS | types_of_answers(frames)
 
 
-def is_mixed(types: Iterable[pl.DataType]) -> bool:
-    """Whether values of several types are text together. Numbers are numbers, however many bits they have; polars would
-    make numbers of moments and of yes and no as well."""
-    several = set(types) - {pl.Null()}
-    return len(several) > 1 and not all(type_.is_numeric() for type_ in several)
-
-
 def together(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Rows of the ledger as one table, with the columns that any of them has; what one lacks is null. A column that has
-    changed its type is of one that holds all values (see `is_mixed`)."""
-    names = {name for rows in frames for name in rows.columns}
-    mixed = {name for name in names if is_mixed(rows.schema[name] for rows in frames if name in rows.columns)}
-    texts = [rows.cast({name: pl.String for name in mixed if name in rows.columns}) for rows in frames]
-    return pl.concat(texts, how="diagonal_relaxed")
+    changed its type is of one that holds all values: numbers are numbers, however many bits they have, else it is text.
+    """
+    columns = defaultdict[str, list[pl.Series]](list)
+    for rows in frames:
+        for column in rows.iter_columns():
+            columns[column.name].append(column)
+    types = {name: _type_of_all(found) for name, found in columns.items()}
+    cast = [rows.with_columns(_cast(column, types[column.name]) for column in rows.iter_columns()) for rows in frames]
+    return pl.concat(cast, how="diagonal")
+
+
+def _type_of_all(columns: Sequence[pl.Series]) -> pl.DataType:
+    """What holds no value has no say: else the same answer would look another with other rows beside it. Polars would
+    make numbers of moments and of yes and no as well."""
+    several = {column.dtype for column in columns}
+    if len(several) > 1:
+        several = {column.dtype for column in columns if column.null_count() < len(column)} or several - {pl.Null()}
+    if len(several) > 1 and not all(type_.is_numeric() for type_ in several):
+        return pl.String()
+    return pl.concat([pl.DataFrame(schema={"": type_}) for type_ in several], how="vertical_relaxed").dtypes[0]
+
+
+def _cast(column: pl.Series, type_: pl.DataType) -> pl.Series:
+    if column.dtype == type_:
+        return column
+    holds_none = column.null_count() == len(column)  # there are types between which polars does not even cast that
+    return pl.Series(column.name, dtype=type_).clear(len(column)) if holds_none else column.cast(type_)
 
 
 def _number(question: bytes) -> int | None:
@@ -212,10 +228,10 @@ def named_for(segment_id: str, frame: pl.DataFrame) -> str:
     return f"{segment_id}.{_digits(str(least))}-{_digits(str(greatest))}.{last_ms:012x}"
 
 
-def may_hold(segment: Segment, request_id: str) -> bool:
-    """Whether a request can be in a segment, by its name."""
+def may_hold(segment: Segment, least: str, greatest: str) -> bool:
+    """Whether a request with an id from `least` to `greatest` can be in a segment, by its name."""
     found = _RANGE.search(segment.id)
-    return found is None or found[1] <= _digits(request_id) <= found[2]
+    return found is None or (found[1] <= _digits(greatest) and _digits(least) <= found[2])
 
 
 def _digits(request_id: str) -> str:

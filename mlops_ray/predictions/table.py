@@ -22,7 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from mlops_ray.artifacts import Artifacts
 from mlops_ray.errors import ConflictError
-from mlops_ray.predictions.segments import COLUMNS, FOLDER, MOMENT, columns_in, is_mixed, read_segment
+from mlops_ray.predictions.segments import COLUMNS, FOLDER, MOMENT, columns_in, read_segment
 from mlops_ray.predictions.value import is_value
 
 TABLE, SEGMENT, DAY = "table", "segment", "day"
@@ -41,7 +41,8 @@ _DTYPES: Mapping[str, pl.DataType] = {
     "boolean": pl.Boolean(), "timestamp": MOMENT, "array": pl.List(pl.Float32),
 }  # fmt: skip
 _KINDS = {dtype.base_type(): kind for kind, dtype in _DTYPES.items()}
-_NONE = pl.DataFrame(schema={name: COLUMNS[name] for name in ("request_id", "row", "time", "version")})
+ANSWER = pl.Schema({name: COLUMNS[name] for name in ("request_id", "row", "time", "version")})
+"""What tells an answer from all others."""
 # The table's log has the moments of a file in whole milliseconds, cut off.
 _CUT_OFF = timedelta(microseconds=999)
 _MERGED_BYTES, _SMALL_FILES = 512 << 20, 8
@@ -63,8 +64,9 @@ class TableFile:
     last_id: str
     bytes: int
 
-    def may_hold(self, request_id: str) -> bool:
-        return self.first_id <= request_id <= self.last_id
+    def may_hold(self, least: str, greatest: str) -> bool:
+        """Whether a request with an id from `least` to `greatest` can be in it."""
+        return self.first_id <= greatest and least <= self.last_id
 
 
 class LedgerTable:
@@ -110,11 +112,11 @@ class LedgerTable:
     def answers_of(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
         """What `erase` would delete: request_id, row, time and version."""
         table = self._open()
-        return _NONE if table is None else self._answers_of(table, picks, value)
+        return pl.DataFrame(schema=ANSWER) if table is None else self._answers_of(table, picks, value)
 
-    def erase(self, picks: Callable[[str, str], bool], value: str) -> int:
+    def erase(self, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
         """Delete the rows of which a column that `picks` takes, by its name and type, is `value` (see `read_as`), and
-        every file that the table no longer has; returns how many rows that were.
+        every file that the table no longer has; returns what `answers_of` gave.
 
         Also where there are none it is a transaction, so that whoever is about to add some fails and looks again.
         Raises ConflictError if others changed the table meanwhile, RuntimeError if other rows went than those.
@@ -128,7 +130,7 @@ class LedgerTable:
             raise RuntimeError(
                 f"{deleted} rows in the table of the ledger of {self._use_case} were erased, not {found.height}."
             )
-        return deleted
+        return found
 
     def delete_before(self, day: date) -> None:
         """Delete the partitions of the days before `day`."""
@@ -238,11 +240,11 @@ class LedgerTable:
 
     def _answers_of(self, table: DeltaTable, picks: Callable[[str, str], bool], value: str) -> pl.DataFrame:
         columns = [name for name, kind in _types(table).items() if picks(name, kind)]
-        found = [_NONE]
+        found = [pl.DataFrame(schema=ANSWER)]
         for file in self._files(table, None, None):
-            rows = read_segment(file.url, [*_NONE.columns, *columns])
+            rows = read_segment(file.url, [*ANSWER.names(), *columns])
             flags = [is_value(rows[name], value) for name in columns if name in rows.columns]
-            found.append(rows.filter(pl.any_horizontal(flags) if flags else False).select(_NONE.columns))
+            found.append(rows.filter(pl.any_horizontal(flags) if flags else False).select(ANSWER.names()))
         return pl.concat(found)
 
 
@@ -277,18 +279,26 @@ def own_name(name: str) -> str:
     return own if kind in _DTYPES else name
 
 
-def with_own_names(rows: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the table as they came, without the names that only the table has. What came in several types is of one
-    that holds them all, text if no other does (see `is_mixed`)."""
+def as_they_came(rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """Rows of the table, `segment` among their columns, with the names and types that they had in their segments; what
+    came in several types is in several tables. Columns that a segment had not are null."""
     names = defaultdict[str, list[str]](list)
     for name in rows.columns:
-        names[own_name(name)].append(name)
-    mixed = {own for own, found in names.items() if is_mixed(rows.schema[name] for name in found)}
-    return rows.select(
-        pl.coalesce(pl.col(found).cast(pl.String) if own in mixed else pl.col(found)).alias(own)
-        for own, found in names.items()
-        if own != SEGMENT
-    )
+        if name != SEGMENT:
+            names[own_name(name)].append(name)
+    parts = [rows]
+    for own, found in names.items():
+        if found != [own]:
+            parts = [part for several in parts for part in _by_type(several, own, found)]
+    return [part.select(*names) for part in parts]
+
+
+def _by_type(rows: pl.DataFrame, own: str, found: Sequence[str]) -> list[pl.DataFrame]:
+    """The rows of segments with values in each of these columns, which is called `own`; the first for those without."""
+    has = [pl.when(pl.col(name).is_not_null().any().over(SEGMENT)).then(pl.lit(name)) for name in found]
+    of_each = rows.select(pl.coalesce(*has, pl.lit(found[0]))).to_series()
+    parts = [rows.filter(of_each == name).drop({*found} - {name}).rename({name: own}) for name in found]
+    return [part for part in parts if part.height] or parts[:1]
 
 
 def _is_among(answers: pl.DataFrame) -> str:

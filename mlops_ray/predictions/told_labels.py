@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from mlops_ray.artifacts import Artifacts, digest_json
 from mlops_ray.predictions.labels import KEYS, SAID, UNDATED, Labels, LabelSegment, of_one_type
-from mlops_ray.predictions.reader import rows_between
+from mlops_ray.predictions.reader import rows_between, rows_of_requests
 from mlops_ray.predictions.segments import KEY, read_segment, settled, together
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.tasks.task import Task
@@ -79,20 +79,24 @@ class ToldLabels:
         return last.select(*(pl.col(key).alias(key.removeprefix(KEY)) for key in keys), *SAID)
 
     def _by_request(self, day: str, said: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
-        if day == UNDATED:
-            _logger.warning("%d labels of %s are by request ids without a time: no row.", said.height, self.use_case)
-            return pl.DataFrame(schema=SAID)
-        start = datetime.fromisoformat(day).replace(tzinfo=UTC)
         ids = ["request_id", "row"]
-        wanted = {*ids, *(f"{KEY}{name}" for name in columns)}
-        rows = rows_between(
-            Artifacts(self.root or ""), self.use_case, start - _APART, start + timedelta(days=1) + _APART,
-            wanted.__contains__,
-        )  # fmt: skip
+        wanted = {*ids, *(f"{KEY}{name}" for name in columns)}.__contains__
+        artifacts, rows = Artifacts(self.root or ""), list[pl.DataFrame]()
+        if day != UNDATED:
+            start = datetime.fromisoformat(day).replace(tzinfo=UTC)
+            end = start + timedelta(days=1)
+            found = rows_between(artifacts, self.use_case, start - _APART, end + _APART, wanted)
+            rows = [one.join(said, on=ids, how="semi") for one in found]
+        # A caller's id need not be of the day on which it was asked.
+        rest = said.select(ids)
+        for one in rows:
+            rest = rest.join(one, on=ids, how="anti")
+        if rest.height:
+            rows += rows_of_requests(artifacts, self.use_case, rest["request_id"].unique(), wanted)
         if not rows:
             return pl.DataFrame(schema=SAID)
         # One id, asked again by another version or caller, has the same keys; a version may lack some of them.
-        labelled = together(rows).join(said, on=ids, how="semi").group_by(ids)
+        labelled = together(rows).group_by(ids)
         labels = labelled.agg(cs.starts_with(KEY).drop_nulls().unique()).join(said, on=ids).drop(ids)
         clear = labels.filter(~pl.any_horizontal(cs.starts_with(KEY).list.len() > 1))
         if several := labels.height - clear.height:

@@ -115,8 +115,8 @@ def trace(
 ) -> Trace:
     """What is behind `thing`: an endpoint (`flights`, its champion), a version (`flights@7`), or a request's id.
 
-    near: about when the request was, for an id that does not say so itself (a UUIDv7 does). among: the use cases in
-    whose ledgers a request is looked for; the others are not read.
+    near: about when the request was; without it, an id that does not say so itself, as a UUIDv7 mostly does, takes
+    longer. among: the use cases in whose ledgers a request is looked for; the others are not read.
     Raises ConfigurationError for what is neither of these or does not exist, DataError for a request that the ledger
     does not hold, IntegrityError if a record was changed.
     """

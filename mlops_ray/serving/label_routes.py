@@ -5,13 +5,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
+import polars as pl
 from msgspec import UNSET, Meta, UnsetType
 
 from mlops_ray.config import Settings
-from mlops_ray.predictions.ids import moment_of
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import (
     CLOCKS_DIFFER,
+    KEYS,
     KNOWN_AT,
     REQUEST_ID,
     ROW,
@@ -20,6 +21,7 @@ from mlops_ray.predictions.labels import (
     key_columns,
     label_column,
     label_keys,
+    part_of,
 )
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.serving.follower import Follower
@@ -60,15 +62,14 @@ class LabelsBody:
         return labels
 
     def _expect_few_days(self, labels: Sequence[Label], now: datetime) -> None:
-        """Raise HttpError 400 for labels of more days than a request may be about, and of predictions to come."""
-        days = set()
+        """Raise HttpError 400 for labels of more days than a request may be about, and of events to come."""
+        days = set(part_of(pl.Series([label.request_id for label in labels if not label.keys], dtype=pl.String)))
         for number, label in enumerate(labels):
-            asked_at = moment_of(label.request_id) if label.request_id else None
-            if asked_at is not None and asked_at > now + CLOCKS_DIFFER:
-                at = f"labels[{number}].request_id"
-                raise HttpError(400, f"{at}: its moment {asked_at.isoformat()} lies ahead.", at)
-            about = label.keys[self._event_time] if label.keys else asked_at
-            days.add((label.keys is None, about and about.date()))
+            if label.keys and (event := label.keys[self._event_time]) is not None:
+                if event > now + CLOCKS_DIFFER:
+                    at = f"labels[{number}].keys.{self._event_time}"
+                    raise HttpError(400, f"{at}: {event.isoformat()} lies ahead.", at)
+                days.add(f"{KEYS}{event.date().isoformat()}")
         if len(days) > MAX_DAYS:
             raise HttpError(
                 400,

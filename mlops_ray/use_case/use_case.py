@@ -50,7 +50,7 @@ class UseCase:
     gates: what a version must pass before it goes live. approval: who must agree; None for nobody.
     leakage_waivers: features and feature views that are suspected to know the outcome (docs/exploration.md) and do not,
         by name with the reason why somebody found so; without it the pipeline ends before training.
-    keep_predictions: how long the ledger keeps predictions and their labels, in whole days; None for ever.
+    keep_predictions: how long the ledger keeps predictions, and labels since they came, in whole days; None for ever.
     monitoring: how predictions are watched. retraining: when to train again; None for when a person does.
     schedules: when an operation is due by the clock, by its name (see `use_case.schedule`).
     """

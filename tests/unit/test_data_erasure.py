@@ -103,8 +103,8 @@ def filled(settings: Settings, store: ControlStore) -> Snapshot:
     view = View("stays", ("guest",), ("person",), ("minutes",), ("minutes",), TYPES, 60.0, {"guest": "patient"})
     keep_definitions(artifacts, f"{NAME}_1", Definitions(NAME, "d" * 64, (view,), {}, {}))
     for number, value in enumerate([CANARY, personal_hash(settings).hash(CANARY, "text"), "P1"]):
-        values = {"request_id": [f"r{number}"], "row": [0], "time": [datetime.now(UTC)], "key.person": [value]}
-        rows = pl.DataFrame(values, schema_overrides={"row": pl.Int32})
+        values = {"request_id": [f"r{number}"], "row": [0], "version": ["1"], "key.person": [value]}
+        rows = pl.DataFrame(values, schema_overrides={"row": pl.Int32}).with_columns(time=pl.lit(datetime.now(UTC)))
         write_segment(artifacts, NAME, uuid7_at(number), rows)
     return snapshot
 

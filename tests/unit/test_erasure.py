@@ -18,10 +18,11 @@ from mlops_ray.errors import ConflictError, DataError, UseCaseError
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM, read_events
 from mlops_ray.monitoring.ledger_feed import LATEST, may_be_moved
-from mlops_ray.predictions import collect, erasure
+from mlops_ray.predictions import collect, compaction, erasure, label_compaction
 from mlops_ray.predictions.compaction import compact
-from mlops_ray.predictions.erasure import count_entity, erase_entity, erase_person, leave_out_entity
+from mlops_ray.predictions.erasure import count_entity, count_person, erase_entity, erase_person, leave_out_entity
 from mlops_ray.predictions.ids import uuid7_at
+from mlops_ray.predictions.label_compaction import LEAST_FILES, compact_labels
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import Label, Labels, label_keys
 from mlops_ray.predictions.personal import personal_hash
@@ -85,7 +86,7 @@ def test_a_person_is_erased_everywhere_and_nobody_else(settings: Settings) -> No
     before = len(holding(settings, hash_of(settings, "ada")))
     assert before >= 5
     done = erase_person(settings, store, SYSTEM, NAME, hash_of(settings, "ada"))
-    assert (done.predictions, done.labels) == (4, 8)
+    assert (done.predictions, done.labels) == (4, 7)  # by keys two of them are one: the same of the same, told at once
     assert sorted(Ledger(settings, NAME).frame()["request_id"]) == sorted([ids[1], ids[2]])
     assert holding(settings, hash_of(settings, "ada")) == []
     (event,) = read_events(store, types=["ledger.erased"])
@@ -99,6 +100,31 @@ def test_a_person_is_erased_everywhere_and_nobody_else(settings: Settings) -> No
         erase_person(settings, store, SYSTEM, "arrivals", hash_of(settings, "ada"))
     with pytest.raises(DataError, match="32 hexadecimal digits"):
         erase_person(settings, store, SYSTEM, NAME, "' OR true --")
+
+
+def test_an_erasure_counts_once_what_a_killed_compaction_left_twice(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifacts, store, hash = Artifacts(settings.artifacts), open_store(settings), hash_of(settings, "ada")
+    for minutes in range(LEAST_FILES):
+        answer(settings, ["ada", "bob"], NOW + timedelta(minutes=minutes))
+
+    def killed(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(compaction, "delete_segment", killed)
+        patched.setattr(label_compaction, "delete_labels", killed)
+        for move in (lambda: compact(artifacts, NAME, lambda segment: True), lambda: compact_labels(artifacts, NAME)):
+            with pytest.raises(KeyboardInterrupt):
+                move()
+    assert count_person(settings, NAME, hash) == LEAST_FILES
+    done = erase_person(settings, store, SYSTEM, NAME, hash)
+    assert (done.predictions, done.labels) == (LEAST_FILES, 2 * LEAST_FILES)
+    (event,) = read_events(store, types=["ledger.erased"])
+    assert event.payload is not None
+    assert event.payload["predictions"] == LEAST_FILES
+    assert holding(settings, hash) == []
 
 
 STEPS = [
@@ -319,6 +345,24 @@ def test_retention_takes_whole_days_from_everywhere(settings: Settings) -> None:
     retain(artifacts, NAME, timedelta(days=1), NOW + timedelta(days=30))
     assert Ledger(settings, NAME).frame().is_empty()
     assert segments(artifacts, NAME) == []
+
+
+def test_labels_stay_as_long_as_predictions_of_the_day_on_which_they_came(settings: Settings) -> None:
+    """Whatever day their ids and events are of, and whatever they were merged with."""
+    artifacts, keys = Artifacts(settings.artifacts), label_keys(SCHEMA, settings)
+    old = {**KEY, "carrier": "ada", "departure": NOW - timedelta(days=4000)}
+    ids = ["6f9619ff-8b86-4d01-b42d-00cf4fc964ff", uuid7_at(0), "052c7a1b-1c00-7da6-a3ce-929d0e0e4736"]
+    for days in range(LEAST_FILES):
+        with LabelWriter(settings, NAME, clock=Clock(NOW + timedelta(days=days))) as labels:
+            labels.append([Label(True, request_id=id) for id in ids])
+            labels.append([Label(True, keys=old)], keys)
+    compact_labels(artifacts, NAME)
+    assert len(Labels(artifacts, NAME).segments()) == 4
+    retain(artifacts, NAME, timedelta(days=4), NOW + timedelta(days=LEAST_FILES))
+    came = [read_segment(segment.url)["received_at"] for segment in Labels(artifacts, NAME).segments()]
+    assert [(len(one), one.min()) for one in came] == [(4, NOW + timedelta(days=LEAST_FILES - 4))] * 4
+    retain(artifacts, NAME, timedelta(days=4), NOW + timedelta(days=LEAST_FILES + 5))
+    assert Labels(artifacts, NAME).segments() == []
 
 
 def test_what_the_drift_actor_has_not_read_is_not_moved() -> None:

@@ -24,17 +24,20 @@ import uuid6
 from ray.data._internal.object_extensions.arrow import ArrowPythonObjectArray
 
 from mlops_ray.artifacts import Artifacts
+from mlops_ray.batch import labels as batch_labels
 from mlops_ray.batch.labels import import_labels
 from mlops_ray.client import AsyncClient, Client
 from mlops_ray.client.labels import labels_sent
 from mlops_ray.config import Settings
 from mlops_ray.errors import ConfigurationError, DataError, UnavailableError
 from mlops_ray.monitoring.quality import join_labels
+from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.ids import uuid7_at
 from mlops_ray.predictions.label_writer import LabelWriter
 from mlops_ray.predictions.labels import BY_REQUEST, Label, LabelKeys, Labels, key_columns, labels_of
 from mlops_ray.predictions.personal import PersonalHash
 from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.retention import retain
 from mlops_ray.predictions.wal import WalFile
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
@@ -45,6 +48,17 @@ from tests.unit.test_ledger import append
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = {"carrier": "AA", "origin": "JFK", "departure": "2013-10-01T12:00:00Z"}
 REQUEST = str(uuid6.uuid7())
+
+
+CALLERS_IDS = {
+    "random, of 4617": "4bf92f35-77b3-7da6-a3ce-929d0e0e4736",
+    "random, of no year": "ffffffff-ffff-7fff-bfff-ffffffffffff",
+    "random, of 2150": "052c7a1b-1c00-7da6-a3ce-929d0e0e4736",
+    "random, of another variant": "4bf92f35-77b3-7da6-03ce-929d0e0e4736",
+    "random": "6f9619ff-8b86-4d01-b42d-00cf4fc964ff",
+    "an order of last year": uuid7_at(round((datetime.now(UTC) - timedelta(days=400)).timestamp() * 1000)),
+    "an order of 1988": "00884bf9-2f35-7da6-a3ce-929d0e0e4736",
+}
 
 
 @pytest.fixture(scope="module")
@@ -139,10 +153,32 @@ def test_a_request_is_about_so_many_days_and_none_to_come(endpoint: ExampleEndpo
         assert_refused(answer, 400, "labels")
         assert "about 101 days; the limit of a request is 100" in answer.json()["error"]
         assert label(endpoint, *labels[:100]).status_code == 200
-    late = uuid7_at(round((datetime.now(UTC) + timedelta(days=2)).timestamp() * 1000))
-    assert_refused(label(endpoint, {"request_id": late, "label": True}), 400, "labels[0].request_id")
+    late = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    refused = label(endpoint, {"keys": {**KEYS, "departure": late}, "label": True})
+    assert_refused(refused, 400, "labels[0].keys.departure")
+    assert "lies ahead" in refused.json()["error"]
     long = {"keys": {**KEYS, "carrier": "x" * 10_001}, "label": "t"}
     assert_refused(label(endpoint, long), 400, "labels[0].keys.carrier")
+
+
+@pytest.mark.parametrize("id", CALLERS_IDS.values(), ids=list(CALLERS_IDS))
+def test_an_answer_is_found_and_labelled_whatever_moment_its_id_spells(tmp_path: Path, id: str) -> None:
+    with example_endpoint(tmp_path) as endpoint:
+        assert predict(endpoint, {"features": VECTOR}, **{"x-request-id": id}).json()["request_id"] == id
+        told = label(endpoint, {"request_id": id.upper(), "label": True})
+        assert told.status_code == 200, told.text
+        assert stored(endpoint)["label"].to_list() == [True]
+        ledger, artifacts, now = (
+            Ledger(endpoint.settings, NAME),
+            Artifacts(endpoint.settings.artifacts),
+            datetime.now(UTC),
+        )
+        assert ledger.find(id)["request_id"].to_list() == [id]
+        compact(artifacts, NAME, lambda segment: True)
+        assert ledger.find(id)["request_id"].to_list() == [id]
+        for days, kept in ((0, [True]), (364, [True]), (367, [])):  # as long as the prediction, and no longer
+            retain(artifacts, NAME, timedelta(days=365), now + timedelta(days=days))
+            assert (ledger.frame().height, labels_in(endpoint.settings, id)) == (len(kept), kept)
 
 
 def test_a_label_in_other_words_is_read_as_in_a_file(endpoint: ExampleEndpoint) -> None:
@@ -424,6 +460,18 @@ def test_a_label_that_is_known_next_week_is_refused_from_a_file_too(settings: Se
     file = tmp_path / "labels.csv"
     file.write_text(f"request_id,label,known_at\n{REQUEST},1,2199-01-01T00:00:00Z\n")
     assert import_labels(str(file), NAME, settings).reasons == {"known_after_as_of": 1}
+
+
+def test_a_label_of_an_event_to_come_is_refused_from_a_file_too(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_labels, "_champion", lambda *given: example_schema())
+    file, soon = tmp_path / "labels.csv", datetime.now(UTC) + timedelta(hours=20)  # clocks differ
+    rows = [f"AA,JFK,{departure},1" for departure in ("2199-01-01T00:00:00Z", soon.isoformat(), KEYS["departure"])]
+    file.write_text("\n".join(["carrier,origin,departure,label", *rows]))
+    assert import_labels(str(file), NAME, settings).reasons == {"rule:event_lies_ahead": 1}
+    parts = Labels(Artifacts(settings.artifacts), NAME).parts()
+    assert parts == ["keys-2013-10-01", f"keys-{soon.date().isoformat()}"]
 
 
 def test_python_objects_are_no_labels(settings: Settings, tmp_path: Path) -> None:

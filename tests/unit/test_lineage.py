@@ -93,7 +93,7 @@ def test_a_request_that_no_ledger_holds_is_an_error_that_says_why(settings: Sett
     with pytest.raises(DataError, match="up to 60 s after"):
         trace(settings, request_at())
     ledger_of(settings, {"request_id": "0b0f7a3c-0000-4000-8000-000000000000"})
-    with pytest.raises(DataError, match="no UUIDv7"):
+    with pytest.raises(DataError, match="up to 60 s after"):
         trace(settings, "0b0f7a3c-0000-4000-8000-000000000001")
 
 
@@ -101,6 +101,13 @@ def test_an_id_without_time_is_found_near_a_moment(settings: Settings, rolled_ou
     asked = "0b0f7a3c-0000-4000-8000-000000000000"
     ledger_of(settings, {"request_id": asked})
     assert trace(settings, asked, ASKED_AT).version == 2
+    assert trace(settings, asked).version == 2
+
+
+def test_an_id_of_another_time_is_found(settings: Settings, rolled_out: ControlStore) -> None:
+    asked = request_at(ASKED_AT - timedelta(days=400))
+    ledger_of(settings, {"request_id": asked})
+    assert trace(settings, asked).version == 2
 
 
 @pytest.mark.parametrize(

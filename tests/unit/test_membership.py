@@ -1,6 +1,7 @@
 """A prediction is in one window of each kind, whatever the order of files and the number of replicas, and its label
 counts there. What should be is computed a second time, row by row, from what was written."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -144,6 +145,18 @@ def test_members_are_found_whatever_was_joined_and_sampled(artifacts: Artifacts)
         expected = [id for id, pane in placed if first <= pane <= last and int(id[-8:], 16) % found.one_in == 0]
         assert sorted(found.rows["request_id"]) == sorted(expected)
         assert (found.one_in > 1) == (first <= 6 and last >= 5)
+
+
+def test_labels_lead_to_panes_whatever_moment_the_ids_of_their_requests_spell(artifacts: Artifacts) -> None:
+    members, files = Members(artifacts, NAME), tuple[MemberFile, ...]()
+    ids = [uuid7_at(0), "052c7a1b-1c00-7da6-a3ce-929d0e0e4736", "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"]
+    for pane, id in enumerate(ids):
+        frame = pl.DataFrame({"request_id": [id], "row": [0], "time": [START + timedelta(minutes=pane)]})
+        files = members.add(files, frame.cast({"row": pl.Int32}), {"a": np.array([pane])})
+    for pane, id in enumerate(ids):
+        told = pl.DataFrame({"request_id": [id], "row": pl.Series([0], dtype=pl.Int32)})
+        for known in (files, [replace(file, ids=None) for file in files]):  # as they were written before
+            assert members.panes_about(known, told)["a"].tolist() == [pane]
 
 
 def test_what_is_written_of_many_replicas_keeps_the_rate_of_the_endpoint(artifacts: Artifacts) -> None:

@@ -30,7 +30,7 @@ from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_en
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.use_case import Source
 from tests.unit.test_endpoint import predict
-from tests.unit.test_labels import label, stored
+from tests.unit.test_labels import CALLERS_IDS, label, stored
 
 KEYS = (Column("carrier", "text"), Column("origin", "text"), Column("departure", "timestamp"))
 DEPARTURE = datetime(2013, 10, 1, 12, tzinfo=UTC)
@@ -143,6 +143,17 @@ def test_a_label_of_a_request_id_that_was_sent_again_with_other_keys_has_no_row(
     stored(endpoint)
     assert trained(endpoint, tmp_path, DEPARTURE + timedelta(days=1)) == {"AA": False, "B6": True, "DL": True}
     assert "2 labels of departures are by request ids that were sent again with other keys: no row." in caplog.text
+
+
+@pytest.mark.parametrize("id", CALLERS_IDS.values(), ids=list(CALLERS_IDS))
+def test_a_label_is_trained_on_whatever_moment_the_id_of_its_request_spells(
+    endpoint: ExampleEndpoint, tmp_path: Path, id: str
+) -> None:
+    asked = predict(endpoint, {"keys": [{**key("AA"), "distance": 500}]}, **{"x-request-id": id})
+    assert asked.status_code == 200, asked.text
+    assert label(endpoint, {"request_id": id, "label": False, "known_at": at(4)}).status_code == 200
+    stored(endpoint)
+    assert trained(endpoint, tmp_path, DEPARTURE + timedelta(days=1)) == {"AA": False, "B6": True, "DL": True}
 
 
 def test_a_source_of_told_labels_is_declared_as_what_it_is() -> None:
