@@ -290,7 +290,7 @@ def unknown_time_zone(name: str) -> str | None:
         ZoneInfo(name)  # polars takes offsets, too, by which no schedule can be due
     except (pl.exceptions.PolarsError, ZoneInfoNotFoundError, ValueError, OSError):
         names = _known(name, tuple(sorted(available_timezones())))
-        return f"time_zone {name!r} is no IANA name, as 'Etc/GMT-2' is for +02:00; {names}"
+        return f"time_zone {name!r} is unknown; give its IANA name, such as 'Etc/GMT-2' for +02:00; {names}"
     return None
 
 
