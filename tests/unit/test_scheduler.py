@@ -214,6 +214,45 @@ def test_what_falls_due_while_it_is_paused_is_skipped_whenever_somebody_looks(
     ]
 
 
+@pytest.mark.parametrize("cause", ["schedule", "backfill"])
+@pytest.mark.parametrize("phase", ["new", "ended"])
+def test_a_pause_holds_what_had_not_begun_or_dies_in_it_until_resume(
+    store: ControlStore, clock: Clock, phase: Phase, cause: str
+) -> None:
+    declare(store, START)
+    if cause == "backfill":
+        schedule_runs.backfill(store, SYSTEM, "flights", "features", [START - DAY], "needed")
+    else:
+        clock.now = START + DAY
+    cluster = Cluster(store)
+    Scheduler(store, cluster).round()
+    (order,) = cluster.orders
+    assert order.run.cause == cause
+    schedules.pause(store, SYSTEM, "flights", "features", "it kills the node")
+    for _ in range(4):
+        cluster.phases = {} if phase == "new" else dict.fromkeys(cluster.phases, phase)
+        Scheduler(store, cluster).round()
+    assert cluster.orders == [order]
+    schedule_runs.resume(store, SYSTEM, "flights", "features", "it is mended", decide)
+    for _ in range(2):
+        Scheduler(store, cluster).round()
+        cluster.work_off()
+    assert [run.state for run in runs(store, "flights")] == ["succeeded"]
+
+
+def test_a_pause_in_the_midst_of_a_round_counts(store: ControlStore, clock: Clock) -> None:
+    class Slow(Cluster):
+        def phase(self, submission: str) -> Phase:
+            if not self.orders:
+                schedules.pause(store, SYSTEM, "flights", "features", "it kills the node")
+            return super().phase(submission)
+
+    declare(store, START)
+    clock.now, cluster = START + DAY, Slow(store)
+    Scheduler(store, cluster).round()
+    assert cluster.orders == []
+
+
 def test_what_is_made_up_for_is_not_skipped_by_a_pause(store: ControlStore, clock: Clock) -> None:
     declare(store, START)
     clock.now = START + DAY
