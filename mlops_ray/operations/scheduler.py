@@ -16,9 +16,18 @@ import uuid6
 from mlops_ray.errors import ConflictError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.leases import hold, holding, release
-from mlops_ray.governance.schedule_runs import Run, decide_next, died, give_up, left_by_hand, let_go, running
+from mlops_ray.governance.schedule_runs import (
+    MOST,
+    Run,
+    decide_next,
+    died,
+    give_up,
+    left_by_hand,
+    let_go,
+    running,
+)
 from mlops_ray.governance.schedules import list_schedules
-from mlops_ray.operations.due import MOST, decide, is_due
+from mlops_ray.operations.due import decide, is_due
 from mlops_ray.retraining.launcher import Phase
 
 LEASE = "scheduler"
