@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from ipaddress import IPv6Address
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mlops_ray.errors import ConfigurationError, nearest
 
@@ -23,6 +23,17 @@ _PATHS_IF_GIVEN = (
 _OR_VARIABLE = {"model_signing_key": ", or env:NAME", "model_signing_public_key": ""}
 
 
+def _expect_no_truth_value(value: Any) -> Any:
+    """YAML reads yes, no, on and off as truth values, of which pydantic makes 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError("YAML's yes, no, on and off are no numbers")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_expect_no_truth_value)]
+Count = Annotated[int, BeforeValidator(_expect_no_truth_value)]
+
+
 class Prices(BaseModel):
     """What is paid for work, in one currency (three letters, such as EUR). GB are 10^9 bytes.
 
@@ -34,11 +45,11 @@ class Prices(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     currency: str = Field(pattern="^[A-Z]{3}$")
-    cpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    memory_gb_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    read_gb: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    written_gb: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    cpu_hour: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
+    gpu_hour: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
+    memory_gb_hour: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
+    read_gb: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
+    written_gb: Number | None = Field(default=None, ge=0, allow_inf_nan=False)
 
 
 class Settings(BaseModel):
@@ -111,30 +122,30 @@ class Settings(BaseModel):
     webhook_allowed_hosts: tuple[str, ...] = ()
     ledger_wal: str = ""
     ledger_secret_file: str = ""
-    ledger_rotate_s: float = Field(default=60, gt=0, le=900)
+    ledger_rotate_s: Number = Field(default=60, gt=0, le=900)
     ledger_sync: bool = False
-    ledger_upkeep_every_s: float = Field(default=3600, ge=0)
-    drift_watchers: int = Field(default=2, ge=1)
+    ledger_upkeep_every_s: Number = Field(default=3600, ge=0)
+    drift_watchers: Count = Field(default=2, ge=1)
     oidc_issuer: str = ""
     oidc_audience: str = ""
     oidc_keys: str = ""
     oidc_groups_claim: str = "groups"
     oidc_groups: dict[str, tuple[str, ...]] = {}
     oidc_people: dict[str, str] = {}
-    oidc_requests_per_s: float = Field(default=200, ge=LEAST_REQUESTS_PER_S, allow_inf_nan=False)
+    oidc_requests_per_s: Number = Field(default=200, ge=LEAST_REQUESTS_PER_S, allow_inf_nan=False)
     oidc_client_id: str = ""
     oidc_client_secret: str = ""
     console_url: str = ""
     advisories: str = ""
     model_signing_key: str = ""
     model_signing_public_key: str = ""
-    online_cache_s: float = Field(default=0, ge=0, le=3600)
+    online_cache_s: Number = Field(default=0, ge=0, le=3600)
     http_host: str = "127.0.0.1"
-    http_port: int = Field(default=8000, ge=1, le=65535)
-    num_cpus: int = Field(default=2, ge=1)
-    object_store_mb: int = Field(default=1000, ge=100)
-    stall_limit_s: float = Field(default=86_400, ge=0)
-    serving_cpus: int = Field(default=0, ge=0)
+    http_port: Count = Field(default=8000, ge=1, le=65535)
+    num_cpus: Count = Field(default=2, ge=1)
+    object_store_mb: Count = Field(default=1000, ge=100)
+    stall_limit_s: Number = Field(default=86_400, ge=0)
+    serving_cpus: Count = Field(default=0, ge=0)
     prices: Prices | None = None
 
     @property

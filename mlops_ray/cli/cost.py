@@ -238,7 +238,7 @@ def _show_budgets(store: ControlStore, settings: Settings, use_case: str | None,
         line = f"{one.use_case}  {one.month or 'each month'}  {amount}"
         left = _left(store, settings, one)
         if left is not None:
-            line += f"; {figures(left.spent)} spent in {month_name(now(store))}{left.cost.lacks}"
+            line += f"; {figures(left.spent)} spent in {left.month}{left.cost.lacks}"
         typer.echo(printable(line))
     if not found:
         typer.echo("No budget is set: `mlops-ray cost budget USE_CASE --amount ...` sets one.")

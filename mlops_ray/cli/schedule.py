@@ -309,20 +309,28 @@ def _file(config: str | None) -> str | None:
 
 
 def _line(one: "Declared", last: "Run | None", now: datetime) -> str:
-    due = f"paused since {one.paused_at:%Y-%m-%d %H:%M} UTC" if one.paused_at else f"due {_shown(_following(one, now))}"
+    following = _following(one, now)
+    due = f"due {_shown(following)}" if isinstance(following, datetime) else f"never due: {following}"
+    due = f"paused since {_shown(one.paused_at)}" if one.paused_at else due
     ended = f"last {_shown(last.due_at)} {last.state}" if last else "no run yet"
     missed = "catches up" if one.catch_up else "skips what it missed"
     return "  ".join([one.use_case, one.operation, f"{one.cron!r} {one.time_zone}", missed, due, ended])
 
 
 def _listed(store: ControlStore, one: "Declared", now: datetime) -> dict[str, Any]:
-    """As JSON: as it is declared, when it is due next, and its last run, None where there was none."""
-    last = schedule_runs.runs(store, one.use_case, one.operation, limit=1)
-    return vars(one) | {"due_at": _following(one, now), "last_run": last[0] if last else None}
+    """As JSON: as it is declared, when it is due next or by which problem never, and its last run, None where there was
+    none."""
+    last, following = schedule_runs.runs(store, one.use_case, one.operation, limit=1), _following(one, now)
+    due_at, problem = (following, None) if isinstance(following, datetime) else (None, following)
+    return vars(one) | {"due_at": due_at, "problem": problem, "last_run": last[0] if last else None}
 
 
-def _following(one: "Declared", now: datetime) -> datetime:
-    return next(due_moments(one.cron, one.time_zone, max(one.decided_until, now)))
+def _following(one: "Declared", now: datetime) -> datetime | str:
+    """When it is due next, or why never, as where a release of before took in what this one does not."""
+    try:
+        return next(due_moments(one.cron, one.time_zone, max(one.decided_until, now)))
+    except UseCaseError as error:
+        return str(error)
 
 
 def _order(run: "Run") -> str:

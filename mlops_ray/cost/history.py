@@ -18,17 +18,24 @@ class PastRun:
 
 
 def past_runs(rows: Iterable[Used]) -> list[PastRun]:
-    """By run, the oldest first. A step that failed, or whose run was killed in it, is no example of what it takes."""
+    """By run, the oldest first. A step that failed, or whose run was killed in it, is no example of what it takes: what
+    it used belongs to the run in which the same step ended, as that goes on from there."""
     found: dict[str, dict[str, list[Used]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row.kind == "step":
             found[row.run][row.name].append(row)
-    return [
-        PastRun(
-            run, {name: _together(parts) for name, parts in steps.items() if all(p.state == "ended" for p in parts)}
-        )
-        for run, steps in found.items()
-    ]
+    before: dict[str, list[Used]] = defaultdict(list)  # by the key of a step that has not ended yet
+    runs = list[PastRun]()
+    for run, steps in found.items():
+        ended = dict[str, Usage]()
+        for name, parts in steps.items():
+            key = parts[0].key
+            if all(part.state == "ended" for part in parts):
+                ended[name] = _together([*before.pop(key, []), *parts])
+            elif key:
+                before[key] += parts
+        runs.append(PastRun(run, ended))
+    return runs
 
 
 def attempt_at(order: str, id: str) -> str:

@@ -54,8 +54,9 @@ def advise(rows: Iterable[Used]) -> list[Advice]:
     found = [one for name in names if (one := _of_tasks(name, by_name[name])) is not None]
     newest = max((row.since for row in replicas), default=None)
     replicas = [row for row in replicas if newest is not None and row.since > newest - _RECENT]
-    served_s = sum(row.quantities.get("wall_s", 0.0) for row in replicas)
-    return found + ([_of_replicas(replicas)] if served_s >= _SHORTEST_SERVED_S else [])
+    hours = _hours(replicas)
+    served_s = sum(hour.measured_s for hour in hours)
+    return found + ([_of_replicas(replicas, hours)] if served_s >= _SHORTEST_SERVED_S else [])
 
 
 def _of_tasks(name: str, rows: Sequence[Used]) -> Advice | None:
@@ -70,23 +71,62 @@ def _of_tasks(name: str, rows: Sequence[Used]) -> Advice | None:
     return Advice(name, asked, Resources(round(cpus, 2), peak >> 20), advised, len(used))
 
 
-def _of_replicas(rows: Sequence[Used]) -> Advice:
+def _of_replicas(rows: Sequence[Used], hours: Sequence["_Hour"]) -> Advice:
     """Each as for 99 % of the time of all; as many as the busiest hours want, and at least as many as half of the hours
     do. One more may always come, as hours do not show their busiest minute."""
-    used = [Usage.from_json(row.quantities) for row in rows]
-    together: dict[datetime, float] = defaultdict(float)
-    for row, one in zip(rows, used, strict=True):
-        together[row.since] += one.cpu_s / 3600
-    hours = sorted(together.values())
     total = Usage.sum_of(row.quantities for row in rows)
     cpus, peak = total.cpus_within(SHARE), total.process_peak_bytes
     each = advised_cpus(cpus)
-    busiest, usual = (hours[min(len(hours) - 1, int(share * len(hours)))] for share in (SHARE, 0.5))
+    busiest, usual = (_within(hours, share) for share in (SHARE, 0.5))
     least = max(1, math.ceil(usual * HEAD_ROOM / each))
     most = max(least + 1, math.ceil(busiest * HEAD_ROOM / each))
     asked = Resources(total.asked_cpus or None, total.asked_bytes >> 20 or None)
     advised = Resources(each, advised_mb(peak), least, most)
     return Advice(ENDPOINT, asked, Resources(round(cpus, 2), peak >> 20), advised, len(rows))
+
+
+@dataclass(frozen=True)
+class _Hour:
+    """Of an endpoint. measured_s: for how long any of its replicas was. cpus: that were in use on average meanwhile."""
+
+    measured_s: float
+    cpus: float
+
+
+def _hours(rows: Iterable[Used]) -> list[_Hour]:
+    """An hour that has not ended, or in which the endpoint was deployed, counts for what was seen of it."""
+    by_hour: dict[datetime, list[Used]] = defaultdict(list)
+    for row in rows:
+        by_hour[row.since].append(row)
+    measured = [(_measured_s(ones), sum(row.quantities.get("cpu_s", 0.0) for row in ones)) for ones in by_hour.values()]
+    return [_Hour(seconds, cpu_s / seconds) for seconds, cpu_s in measured if seconds]
+
+
+def _measured_s(rows: Iterable[Used]) -> float:
+    """For how long any replica was, each without a break until it was written last, of whichever versions."""
+    by_run: dict[str, list[Used]] = defaultdict(list)
+    for row in rows:
+        by_run[row.run].append(row)
+    spans = []
+    for ones in by_run.values():
+        until = max(row.seen_at for row in ones)
+        spans.append((until - timedelta(seconds=sum(row.quantities.get("wall_s", 0.0) for row in ones)), until))
+    seconds, covered = 0.0, min(begin for begin, _ in spans)
+    for begin, until in sorted(spans):
+        seconds += max(0.0, (until - max(begin, covered)).total_seconds())
+        covered = max(covered, until)
+    return seconds
+
+
+def _within(hours: Iterable[_Hour], share: float) -> float:
+    """The CPUs of the hour in which one is, in their order, after this share of what was measured."""
+    ordered = sorted(hours, key=lambda hour: hour.cpus)
+    left_s = share * sum(hour.measured_s for hour in ordered)
+    for hour in ordered:
+        left_s -= hour.measured_s
+        if left_s < 0:
+            return hour.cpus
+    return ordered[-1].cpus
 
 
 def advised_cpus(used: float) -> float:

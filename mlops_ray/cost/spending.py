@@ -17,9 +17,10 @@ from mlops_ray.show.text import figures
 
 @dataclass(frozen=True)
 class Left:
-    """Of a month's budget. cost: what was used in it, in whichever currencies."""
+    """Of a budget in a month, such as "2026-11". cost: what was used in it, in whichever currencies."""
 
     budget: Budget
+    month: str
     cost: Cost
 
     @property
@@ -76,18 +77,19 @@ class Spending:
 
     def expect_something_left(self) -> None:
         """Raise BudgetError if the month's budget is spent, ConfigurationError if it cannot be judged."""
-        month = now(self._store)
-        budget = budget_of(self._store, self._use_case, month_name(month))
-        if budget is not None and (self._prices is None or self._prices.currency != budget.currency):
+        found = self.left()
+        if found is None:
+            return
+        budget = found.budget
+        if self._prices is None or self._prices.currency != budget.currency:
             has = "no prices" if self._prices is None else f"prices in {self._prices.currency}"
             raise ConfigurationError(
                 f"The budget of {self._use_case} is in {budget.currency}, and the settings have {has}: what a run "
                 f"costs could not be compared with it. Set `prices` in {budget.currency}, or set the budget anew "
                 f"(`mlops-ray cost budget`)."
             )
-        if budget is not None and self._prices is not None:
-            expect_cpu_price(self._prices, self._use_case)
-        if (why := self.decide()) is not None:
+        expect_cpu_price(self._prices, self._use_case)
+        if (why := self._decide(found)) is not None:
             raise BudgetError(why)
 
     def left(self) -> Left | None:
@@ -96,14 +98,15 @@ class Spending:
         budget = budget_of(self._store, self._use_case, month_name(month))
         if budget is None:
             return None
-        return Left(budget, spent_in(self._store, self._use_case, month))
+        return Left(budget, month_name(month), spent_in(self._store, self._use_case, month))
 
     def decide(self) -> str | None:
         """Why the run has to stop, None if it has not. What calls for an event is recorded."""
         found = self.left()
-        if found is None:
-            return None
-        budget, spent, month = found.budget, found.spent, month_name(now(self._store))
+        return None if found is None else self._decide(found)
+
+    def _decide(self, found: Left) -> str | None:
+        budget, spent, month = found.budget, found.spent, found.month
         verdict = judge(spent, budget)
         if verdict == "go on":
             return None

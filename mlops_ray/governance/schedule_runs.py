@@ -24,6 +24,8 @@ from mlops_ray.governance.tables import schedule_runs, schedules
 FAILED = "schedule.failed"
 ATTEMPTS = 3
 """So often a run is started again whose process died without saying how it ended."""
+MOST = 500
+"""Decided on at a time, so that a transaction stays short after years of being down or paused."""
 State = Literal["waiting", "running", "succeeded", "failed", "skipped"]
 Cause = Literal["schedule", "backfill", "by hand"]
 _BY_HAND: Cause = "by hand"
@@ -104,7 +106,13 @@ def decide_next(
 
 def resume(store: ControlStore, actor: Actor, use_case: str, operation: str, reason: str, decide: Decide) -> None:
     """Start what is due from now on, and what waited when it was paused. What fell due meanwhile is decided on before,
-    by whether it was paused, and not by when a scheduler looks. Raises ConfigurationError if it is not declared."""
+    by whether it was paused, and not by when a scheduler looks: as by one, in transactions of their own, and in the last
+    what is left. Raises ConfigurationError if it is not declared."""
+    with store.reading() as connection:
+        if find_schedule(connection, use_case, operation).paused_at is None:
+            return
+    while decide_next(store, use_case, operation, decide):
+        continue
     with store.transaction() as connection:
         if find_schedule(connection, use_case, operation).paused_at is None:
             return
@@ -191,7 +199,7 @@ def backfill(
     """
     with store.transaction() as connection:
         now = database_now(connection)
-        known = _within(connection, use_case, operation, moments)
+        known = _at(connection, use_case, operation, moments)
         kept = {
             due for due, run in known.items()
             if run.state in ("running", "succeeded") or (run.state, run.cause) == ("waiting", "backfill")
@@ -262,8 +270,9 @@ def _of(use_case: str, operation: str | None) -> Any:
     return query if operation is None else query & (schedule_runs.c.operation == operation)
 
 
-def _read(connection: Connection, query: Any) -> list[Run]:
-    found = connection.execute(select(schedule_runs).where(query).order_by(schedule_runs.c.due_at))
+def _read(connection: Connection, query: Any, limit: int | None = None) -> list[Run]:
+    """The oldest first."""
+    found = connection.execute(select(schedule_runs).where(query).order_by(schedule_runs.c.due_at).limit(limit))
     return [Run(**row._mapping) for row in found]
 
 
@@ -312,30 +321,29 @@ def _put_all(connection: Connection, runs: Sequence[Run]) -> None:
     connection.execute(insert(schedule_runs), rows)
 
 
-def _within(
+def _at(
     connection: Connection, use_case: str, operation: str, moments: Collection[datetime]
 ) -> dict[datetime, Run]:
-    """What there is between the first and the last moment."""
-    if not moments:
-        return {}
-    span = schedule_runs.c.due_at.between(min(moments), max(moments))
-    return {run.due_at: run for run in _read(connection, _of(use_case, operation) & span)}
+    """What there is at these moments."""
+    these = _of(use_case, operation) & schedule_runs.c.due_at.in_(list(moments))
+    return {run.due_at: run for run in _read(connection, these)}
 
 
 def _open(connection: Connection, declared: Declared) -> list[Run]:
-    """What waits or runs of a schedule, the oldest first; of what is made up for the next, and what falls due, too."""
-    one = schedule_runs.c
-    waits = _of(declared.use_case, declared.operation) & one.state.in_(("waiting", "running"))
-    made_up = (one.cause == "backfill") & (one.state == "waiting")
-    first = select(schedule_runs).where(waits, made_up).order_by(one.due_at).limit(1)
-    found = [Run(**row._mapping) for row in connection.execute(first)]
-    found += _read(connection, waits & (~made_up | (one.due_at > declared.decided_until)))
+    """What runs of a schedule, and what waits as far as it is decided on at a time, the oldest first: by the schedule
+    the next or, where all but the last are skipped, more; of what is made up for the next, and what falls due, too."""
+    one, this = schedule_runs.c, _of(declared.use_case, declared.operation)
+    waits, is_made_up = this & (one.state == "waiting"), one.cause == "backfill"
+    found = _read(connection, this & (one.state == "running"))
+    found += _read(connection, waits & ~is_made_up, limit=1 if declared.catch_up else MOST + 1)
+    found += _read(connection, waits & is_made_up, limit=1)
+    found += _read(connection, waits & is_made_up & (one.due_at > declared.decided_until))
     return sorted(dict.fromkeys(found), key=lambda run: run.due_at)
 
 
 def _write(connection: Connection, use_case: str, operation: str, plan: Plan, now: datetime) -> None:
     """One that is there already, because somebody asked for it before it was decided on, stays as it ended."""
-    known, changed = _within(connection, use_case, operation, plan.states), list[Run]()
+    known, changed = _at(connection, use_case, operation, plan.states), list[Run]()
     for due, (state, detail) in plan.states.items():
         run = known.get(due) or Run(use_case, operation, due, "schedule", "waiting", 0, now)
         if run.state == "waiting":

@@ -4,16 +4,15 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice, takewhile
 
-from mlops_ray.governance.schedule_runs import Plan, Run, State
+from mlops_ray.governance.schedule_runs import MOST, Plan, Run, State
 from mlops_ray.governance.schedules import Declared
 from mlops_ray.use_case.schedule import due_moments
 
-MOST = 500  # decided at a time, so that a transaction stays short after years of being down
 SUPERSEDED, PAUSED = "A later one fell due first.", "Its schedule was paused."
 
 
 def decide(declared: Declared, open_runs: Sequence[Run], now: datetime, most: int = MOST) -> Plan | None:
-    """None if nothing is to be done, now or, as `most` runs are decided on at a time, again.
+    """None if nothing is to be done, now or, as about `most` runs are decided on at a time, again.
 
     One run of a schedule at a time, the oldest first, what fell due before what is made up for. Without `catch_up` a
     run that still waits when the next falls due is skipped. What falls due behind its pause is, unless it is made up
@@ -34,7 +33,7 @@ def decide(declared: Declared, open_runs: Sequence[Run], now: datetime, most: in
         scheduled = scheduled[-1:]
     made_up = [run.due_at for run in open_runs if run.state == "waiting" and run.cause == "backfill"]
     waiting, is_free = [*scheduled, *made_up], all(run.state != "running" for run in open_runs)
-    if waiting and is_free and len(due) < most:
+    if waiting and is_free and len(states) < most:
         states[waiting[0]] = "running", ""
     return Plan(until, states) if states else None
 

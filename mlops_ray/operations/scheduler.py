@@ -16,9 +16,18 @@ import uuid6
 from mlops_ray.errors import ConflictError, MlopsRayError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.leases import hold, holding, release
-from mlops_ray.governance.schedule_runs import Run, decide_next, died, give_up, left_by_hand, let_go, running
-from mlops_ray.governance.schedules import Declared, list_schedules
-from mlops_ray.operations.due import MOST, decide, is_due
+from mlops_ray.governance.schedule_runs import (
+    MOST,
+    Run,
+    decide_next,
+    died,
+    give_up,
+    left_by_hand,
+    let_go,
+    running,
+)
+from mlops_ray.governance.schedules import list_schedules
+from mlops_ray.operations.due import decide, is_due
 from mlops_ray.retraining.launcher import Phase
 
 LEASE = "scheduler"
@@ -74,15 +83,20 @@ class Scheduler:
                     continue
         for run in running(self._store):
             with _alone(run.name):
-                self._see_through(run, declared.get((run.use_case, run.operation)))
+                self._see_through(run)
         return True
 
     def leave(self) -> None:
         """Give the lease back."""
         release(self._store, LEASE, self._holder)
 
-    def _see_through(self, run: Run, declared: Declared | None) -> None:
+    def _see_through(self, run: Run) -> None:
+        """While its schedule is paused nothing is: what would be started again is after that."""
         phase = self._launcher.phase(run.submission)  # before the run is looked at again: its end is written first
+        found = list_schedules(self._store, run.use_case)  # as it stands now: a round may take long
+        declared = next((one for one in found if one.operation == run.operation), None)
+        if declared is not None and declared.paused_at is not None:
+            return
         if phase == "ended":
             died(self._store, run, may_start_again=declared is not None)
         elif phase == "new" and declared is None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import polars as pl
 
@@ -286,10 +287,10 @@ def unknown_time_zone(name: str) -> str | None:
     """What is wrong with the name of a time zone, and which may be meant; None if nothing is."""
     try:
         pl.Series([_SAMPLE]).dt.replace_time_zone(name)
-    except pl.exceptions.PolarsError:
-        from zoneinfo import available_timezones
-
-        return f"time_zone {name!r} is unknown; {_known(name, tuple(sorted(available_timezones())))}"
+        ZoneInfo(name)  # polars takes offsets, too, by which no schedule can be due
+    except (pl.exceptions.PolarsError, ZoneInfoNotFoundError, ValueError, OSError):
+        names = _known(name, tuple(sorted(available_timezones())))
+        return f"time_zone {name!r} is unknown; give its IANA name, such as 'Etc/GMT-2' for +02:00; {names}"
     return None
 
 

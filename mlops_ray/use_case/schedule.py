@@ -46,8 +46,6 @@ class Schedule:
 
     def __post_init__(self) -> None:
         expect_types(self, "Schedule")
-        if self.time_zone is not None and (unknown := unknown_time_zone(self.time_zone)):
-            raise UseCaseError(f"Schedule: {unknown}.")
         fields = len(self.cron.split())
         if fields != 5:
             raise UseCaseError(
@@ -56,7 +54,7 @@ class Schedule:
             )
         if self.time_limit <= timedelta():
             raise UseCaseError(f"Schedule: time_limit is {self.time_limit}. Give more than 0.")
-        if next(due_moments(self.cron, "UTC", _SOME_DAY), None) is None:
+        if next(due_moments(self.cron, "UTC" if self.time_zone is None else self.time_zone, _SOME_DAY), None) is None:
             raise UseCaseError(f"Schedule: cron {self.cron!r} is never due. Give a day that its months have.")
 
 
@@ -65,8 +63,10 @@ def due_moments(cron: str, time_zone: str, after: datetime) -> Iterator[datetime
 
     They depend on nothing but the arguments: from whichever moment one looks, the same ones follow. cronsim is asked
     for what clocks show alone: with a zone it leaves times out where clocks are changed by half an hour (2.8, `*/20 2 *
-    * *` on Lord Howe Island). Raises UseCaseError for an expression that is none.
+    * *` on Lord Howe Island). Raises UseCaseError for an expression that is none and a zone that no clock knows.
     """
+    if unknown := unknown_time_zone(time_zone):
+        raise UseCaseError(f"Schedule: {unknown}.")
     zone = ZoneInfo(time_zone)
     is_fixed = not any(field.startswith("*") for field in cron.split()[:2])
     last, second_time = after, list[datetime]()

@@ -161,7 +161,7 @@ def test_a_budget_of_a_use_case_that_nobody_knows_is_set_with_a_warning(cost: Co
     assert "Nothing is known" not in cost("budget", "flights", "--amount", "5").output
 
 
-@pytest.mark.parametrize("price", ["-1", ".nan", ".inf", "dear"])
+@pytest.mark.parametrize("price", ["-1", ".nan", ".inf", "dear", "yes"])
 def test_a_price_that_is_none_is_one_sentence(tmp_path: Path, price: str) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(f"state: /s\ndata: /d\nprices: {{currency: EUR, cpu_hour: {price}}}\n")

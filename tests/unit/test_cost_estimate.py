@@ -103,6 +103,16 @@ def test_what_failed_or_was_killed_is_no_example() -> None:
     assert [run.steps for run in past_runs(rows)] == [{}, {"train": Usage(cpu_s=50)}, {}]
 
 
+def test_a_step_that_was_taken_up_again_has_taken_what_all_its_attempts_did() -> None:
+    def train(run: str, seconds: float, state: str = "ended", **more: Any) -> Used:
+        return used("train", Usage(cpu_s=seconds), run=run, state=state, **({"key": "k"} | more))
+
+    december = NOVEMBER.replace(month=12)
+    rows = [train("a", 50, "failed"), train("b", 30, "running"), train("c", 10), train("c", 10, since=december)]
+    rows += [train("d", 70, "failed"), train("e", 1, key="changed"), train("f", 90), train("g", 95)]
+    assert [run.steps["train"].cpu_s for run in past_runs(rows) if run.steps] == [100, 1, 160, 95]
+
+
 def test_an_old_cost_does_not_change_with_the_prices() -> None:
     dear = EUR.model_copy(update={"cpu_hour": 10.0})
     tables = {digest_of(one): one.model_dump() for one in (EUR, dear)}
@@ -193,6 +203,45 @@ def test_an_endpoint_is_advised_as_many_replicas_as_its_busiest_hours_want() -> 
         rows += [used("3", usage, run=f"{replica}", kind="replica", since=since) for replica in range(2)]
     (found,) = advise(rows)
     assert (found.advised.min_replicas, found.advised.max_replicas) == (1, 3)
+
+
+def served(run: str, begin_min: float, minutes: float, cpus: float = 1.0, version: str = "3") -> Used:
+    """A replica that began so many minutes after midnight, and was seen for as long in one hour."""
+    begin, wall_s = NOVEMBER + timedelta(minutes=begin_min), 60 * minutes
+    usage = Usage(wall_s=wall_s, cpu_s=cpus * wall_s, cpus=histogram(cpus, wall_s))
+    hour, until = begin.replace(minute=0, second=0, microsecond=0), begin + timedelta(minutes=minutes)
+    return used(version, usage, run=run, kind="replica", since=hour, seen_at=until)
+
+
+FOUR = range(4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "least", "most"),
+    [
+        pytest.param([served(f"{n}", 0, 60) for n in FOUR], 5, 6, id="for an hour"),
+        pytest.param([served(f"{n}", 20, 15) for n in FOUR], 5, 6, id="for a quarter of it"),
+        pytest.param(
+            [served(f"{n}", 50, 10) for n in FOUR] + [served(f"{n}", 60, 20) for n in FOUR], 5, 6, id="over two"
+        ),
+        pytest.param(
+            [served(f"{n} {at}", at, 30) for n in FOUR for at in (0, 30)], 5, 6, id="deployed again in between"
+        ),
+        pytest.param(
+            [served(f"{n}", at, 20, version=f"{at}") for n in FOUR for at in (0, 20, 40)], 5, 6, id="of three versions"
+        ),
+        pytest.param(
+            [served("0", 0, 60)] + [served(f"{n}", 60 - 15 * n, 15 * n) for n in (1, 2, 3)], 3, 4, id="started for load"
+        ),
+        pytest.param(
+            [served("0", 59, 1, cpus=8.0)] + [served("0", 60 * hour, 60, cpus=0.9) for hour in range(1, 4)],
+            2, 3, id="loading its model before",
+        ),
+    ],
+)  # fmt: skip
+def test_an_hour_counts_for_as_long_as_the_endpoint_was_measured_in_it(rows: list[Used], least: int, most: int) -> None:
+    (found,) = advise(rows)
+    assert (found.advised.min_replicas, found.advised.max_replicas) == (least, most)
 
 
 def test_a_replica_is_advised_for_99_percent_of_the_time_of_the_last_month() -> None:

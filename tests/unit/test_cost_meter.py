@@ -13,14 +13,15 @@ from mlops_ray.config import Prices, Settings
 from mlops_ray.cost import meter as meter_module
 from mlops_ray.cost import spending
 from mlops_ray.cost.meter import AROUND, Meter
+from mlops_ray.cost.prices import digest_of
 from mlops_ray.cost.processes import Process
-from mlops_ray.cost.spending import judge, spent_in
+from mlops_ray.cost.spending import Spending, judge, spent_in
 from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import BudgetError, ConfigurationError
 from mlops_ray.governance.budgets import Budget, set_budget, take_budget_away
 from mlops_ray.governance.control_store import ControlStore, open_store
 from mlops_ray.governance.events import SYSTEM, read_events
-from mlops_ray.governance.usage import Used, month_of, now, read_usage
+from mlops_ray.governance.usage import Part, Used, keep_prices, month_of, now, read_usage, write_usage
 
 EUR = Prices(currency="EUR", cpu_hour=3600.0, memory_gb_hour=0, read_gb=0, written_gb=0)  # 1 EUR a CPU second
 SPIN = "import time\nwhile time.process_time() < {s}: pass"
@@ -185,6 +186,27 @@ def test_a_budget_in_another_currency_is_not_judged(store: ControlStore, setting
 def test_a_budget_warns_before_it_stops(spent: float, verdict: spending.Verdict) -> None:
     assert judge(spent, Budget("flights", "", 10.0, "EUR")) == verdict
     assert judge(spent, Budget("flights", "", 0.0, "EUR")) == "stop"
+
+
+def test_at_the_end_of_a_month_all_is_said_of_one(store: ControlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    january, february = datetime(2026, 1, 31, 23, 59, 59, 999_000, UTC), datetime(2026, 2, 1, 0, 0, 0, 1000, UTC)
+    keep_prices(store, digest_of(EUR), EUR.model_dump())
+    set_budget(store, SYSTEM, Budget("flights", "", 10.0, "EUR"), "")
+    train = Part("r", "step", "train", "flights", "", digest_of(EUR))
+
+    def decided(*shown: datetime) -> list[tuple[str, object, object]]:
+        """With a clock that shows these one after the other."""
+        moments = iter(shown)
+        monkeypatch.setattr(spending, "now", lambda _: next(moments, shown[-1]))
+        before = len(read_events(store))
+        Spending(store, "flights", EUR, "r").decide()
+        return [(one.type, one.payload["month"], one.payload["spent"]) for one in read_events(store)[before:]]
+
+    write_usage(store, train, month_of(january), Usage(cpu_s=20).to_json(), "ended")
+    assert decided(january, february) == [("budget.warned", "2026-01", 20.0), ("budget.exceeded", "2026-01", 20.0)]
+    assert decided(february) == []
+    write_usage(store, train, month_of(february), Usage(cpu_s=9).to_json(), "ended")
+    assert decided(february) == [("budget.warned", "2026-02", 9.0)]
 
 
 def test_a_look_that_fails_stops_neither_the_meter_nor_the_work(store: ControlStore, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_ray.errors import UseCaseError
-from mlops_ray.use_case import Retraining, Schedule
+from mlops_ray.use_case import Column, Retraining, Schedule
 from mlops_ray.use_case.schedule import due_moments
 from tests.unit.test_governor import USE_CASE
 
@@ -104,9 +104,21 @@ def test_an_expression_that_is_none_is_refused_where_it_is_written(cron: str, sa
         Schedule(cron)
 
 
-def test_an_unknown_place_is_refused() -> None:
-    with pytest.raises(UseCaseError, match="Europe/Berlin"):
-        Schedule("0 6 * * *", time_zone="Europe/Berlni")
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Europe/Berlni", "Europe/Berlin"), ("+02:00", "'Etc/GMT-2'"), ("+0200", "IANA"), ("02:00", "IANA"),
+        ("", "IANA"), ("../UTC", "IANA"), ("Europe", "IANA"), ("localtime", "IANA"),
+    ],
+)  # fmt: skip
+def test_a_zone_that_some_clock_does_not_know_is_refused_wherever_one_is_declared(name: str, says: str) -> None:
+    for declared in (
+        lambda: Schedule("0 6 * * *", time_zone=name),
+        lambda: Column("at", "timestamp", time_zone=name),
+        lambda: replace(USE_CASE, time_zone=name),
+    ):
+        with pytest.raises(UseCaseError, match=says):
+            declared()
 
 
 def test_what_is_scheduled_is_an_operation_that_the_use_case_has() -> None:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from sqlalchemy import update
 from typer.testing import CliRunner, Result
 
 from mlops_ray.cli.main import app
@@ -14,12 +16,13 @@ from mlops_ray.config import Prices, load_settings
 from mlops_ray.cost.meter import ORDER, metered
 from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import ConfigurationError, DataError, MlopsRayError
-from mlops_ray.governance import schedule_runs, schedules
+from mlops_ray.governance import schedule_runs, schedules, tables
 from mlops_ray.governance.alarms import raise_alarm
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.operations import carry_out
 from mlops_ray.operations.due import decide
+from mlops_ray.operations.scheduler import Scheduler
 from mlops_ray.use_case import load_use_case
 
 CASE = """
@@ -47,6 +50,7 @@ CASE = UseCase(
     schedules={"audit": Schedule("0 * * * *"), "features": Schedule("30 2 * * *", "America/New_York", catch_up=True)},
 )
 """
+OFFSET = {"time_zone": "+02:00"}
 Command = Callable[..., Result]
 
 
@@ -76,6 +80,27 @@ def test_what_is_declared_is_listed_by_the_clock_that_counts(command: Command) -
     assert "trains  audit  '0 * * * *' Europe/Berlin  skips what it missed  due " in audit
     assert "'30 2 * * *' America/New_York  catches up" in features
     assert features.endswith("no run yet")
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_schedule_that_an_older_release_took_in_hides_no_other(
+    command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(load_settings(state=str(tmp_path / "state"), data=str(tmp_path)))
+    with store.transaction() as connection:
+        connection.execute(update(tables.schedules).where(tables.schedules.c.operation == "audit"), OFFSET)
+    audit, features = command("schedule", "list").stdout.splitlines()
+    assert "'0 * * * *' +02:00" in audit
+    assert "never due: Schedule: time_zone '+02:00'" in audit
+    assert "  due 20" in features
+    first, second = json.loads(command("schedule", "list", "--json").stdout)
+    assert (first["due_at"], second["due_at"][:2]) == (None, "20")
+    assert first["problem"].startswith("Schedule: time_zone '+02:00'")
+    assert second["problem"] is None
+    assert Scheduler(store, MagicMock()).round()
+    (told,) = caplog.records
+    assert "trains audit: Schedule: time_zone '+02:00'" in told.getMessage()
+    assert told.exc_info is None
 
 
 @pytest.mark.usefixtures("declared")

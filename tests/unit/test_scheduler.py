@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from mlops_ray.errors import ConflictError
 from mlops_ray.governance import schedule_runs, schedules, tables
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.events import SYSTEM, Actor, read_events
 from mlops_ray.governance.leases import hold, release
-from mlops_ray.governance.schedule_runs import Run, runs
+from mlops_ray.governance.schedule_runs import MOST, Run, runs
 from mlops_ray.governance.schedules import Declared, Wanted
 from mlops_ray.operations import carry_out as carry_out_module
 from mlops_ray.operations import scheduler as scheduler_module
@@ -33,7 +33,7 @@ from mlops_ray.operations.scheduler import RunOrder, Scheduler
 from mlops_ray.retraining.launcher import Phase
 from mlops_ray.use_case import OPERATIONS
 from mlops_ray.use_case.schedule import due_moments
-from tests.unit.test_schedule import START
+from tests.unit.test_schedule import MINUTE, START
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 WORK = Work("flights", "/repo", "/state", "/data", None, None)
@@ -212,6 +212,45 @@ def test_what_falls_due_while_it_is_paused_is_skipped_whenever_somebody_looks(
         "the source is being mended",
         "it is mended",
     ]
+
+
+@pytest.mark.parametrize("cause", ["schedule", "backfill"])
+@pytest.mark.parametrize("phase", ["new", "ended"])
+def test_a_pause_holds_what_had_not_begun_or_dies_in_it_until_resume(
+    store: ControlStore, clock: Clock, phase: Phase, cause: str
+) -> None:
+    declare(store, START)
+    if cause == "backfill":
+        schedule_runs.backfill(store, SYSTEM, "flights", "features", [START - DAY], "needed")
+    else:
+        clock.now = START + DAY
+    cluster = Cluster(store)
+    Scheduler(store, cluster).round()
+    (order,) = cluster.orders
+    assert order.run.cause == cause
+    schedules.pause(store, SYSTEM, "flights", "features", "it kills the node")
+    for _ in range(4):
+        cluster.phases = {} if phase == "new" else dict.fromkeys(cluster.phases, phase)
+        Scheduler(store, cluster).round()
+    assert cluster.orders == [order]
+    schedule_runs.resume(store, SYSTEM, "flights", "features", "it is mended", decide)
+    for _ in range(2):
+        Scheduler(store, cluster).round()
+        cluster.work_off()
+    assert [run.state for run in runs(store, "flights")] == ["succeeded"]
+
+
+def test_a_pause_in_the_midst_of_a_round_counts(store: ControlStore, clock: Clock) -> None:
+    class Slow(Cluster):
+        def phase(self, submission: str) -> Phase:
+            if not self.orders:
+                schedules.pause(store, SYSTEM, "flights", "features", "it kills the node")
+            return super().phase(submission)
+
+    declare(store, START)
+    clock.now, cluster = START + DAY, Slow(store)
+    Scheduler(store, cluster).round()
+    assert cluster.orders == []
 
 
 def test_what_is_made_up_for_is_not_skipped_by_a_pause(store: ControlStore, clock: Clock) -> None:
@@ -439,6 +478,86 @@ def test_a_month_of_being_down_is_over_with_one_round(store: ControlStore) -> No
     found = runs(store, "flights", limit=10_000)
     assert Counter(run.state for run in found) == {"skipped": 30 * 72 - 1, "running": 1}
     assert [order.run.due_at for order in cluster.orders] == [START + 30 * DAY]
+
+
+@contextmanager
+def runs_written(store: ControlStore) -> Iterator[list[int]]:
+    """So many rows of runs in each transaction."""
+    transactions = [0]
+
+    def count(_: Any, __: Any, statement: str, parameters: Any, ___: Any, is_many: bool) -> None:
+        if statement.startswith("INSERT INTO schedule_runs"):
+            transactions[-1] += len(parameters) if is_many else 1
+
+    def committed(_: Any) -> None:
+        transactions.append(0)
+
+    listeners = {"before_cursor_execute": count, "commit": committed}
+    for name, listener in listeners.items():
+        event.listen(store._engine, name, listener)
+    yield transactions
+    for name, listener in listeners.items():
+        event.remove(store._engine, name, listener)
+
+
+@pytest.mark.parametrize("catch_up", [True, False])
+def test_what_fell_due_in_days_that_nobody_looked_is_written_in_short_transactions(
+    store: ControlStore, clock: Clock, catch_up: bool
+) -> None:
+    """A day before the pause and a day in it, of each minute."""
+    declare(store, START, cron="* * * * *", catch_up=catch_up)
+    clock.now = START + DAY
+    schedules.pause(store, SYSTEM, "flights", "features", "x")
+    clock.now = START + 2 * DAY
+    with runs_written(store) as transactions:
+        schedule_runs.resume(store, SYSTEM, "flights", "features", "x", decide)
+        assert Counter(run.state for run in runs(store, "flights", limit=10_000)) == {"waiting": 1440, "skipped": 1440}
+        cluster = Cluster(store)
+        Scheduler(store, cluster).round()
+    assert max(transactions) <= MOST
+    (order,) = cluster.orders
+    assert order.run.due_at == (START + MINUTE if catch_up else START + DAY)
+    waiting = 1439 if catch_up else 0
+    assert Counter(run.state for run in runs(store, "flights", limit=10_000)) == {
+        "running": 1, "skipped": 2879 - waiting, **({"waiting": waiting} if waiting else {})
+    }  # fmt: skip
+
+
+def test_who_resumes_and_dies_in_it_has_skipped_nothing_twice_and_started_nothing(
+    store: ControlStore, clock: Clock
+) -> None:
+    def dies(declared: Declared, open_runs: Sequence[Run], now: datetime) -> schedule_runs.Plan | None:
+        if declared.decided_until > START + 12 * HOUR:
+            raise KeyboardInterrupt
+        return decide(declared, open_runs, now)
+
+    declare(store, START, cron="* * * * *")
+    schedules.pause(store, SYSTEM, "flights", "features", "x")
+    clock.now = START + DAY
+    with pytest.raises(KeyboardInterrupt):
+        schedule_runs.resume(store, SYSTEM, "flights", "features", "x", dies)
+    (left,) = schedules.list_schedules(store)
+    assert left.decided_until > START + 12 * HOUR
+    assert left.paused_at == START
+    schedule_runs.resume(store, SYSTEM, "flights", "features", "x", decide)
+    assert [run.due_at for run in runs(store, "flights", limit=10_000)] == due("* * * * *", "UTC", START, clock.now)
+    assert {run.state for run in runs(store, "flights", limit=10_000)} == {"skipped"}
+
+
+def test_of_thousands_that_wait_the_next_is_read(store: ControlStore) -> None:
+    declare(store, START, cron="* * * * *")
+    Scheduler(store, Cluster(store)).round(START + DAY)
+    given = list[Run]()
+
+    def look(declared: Declared, open_runs: Sequence[Run], now: datetime) -> schedule_runs.Plan | None:
+        given.extend(open_runs)
+        return None
+
+    schedule_runs.decide_next(store, "flights", "features", look, START + DAY)
+    assert [(run.due_at, run.state) for run in given] == [
+        (START + MINUTE, "running"),
+        (START + 2 * MINUTE, "waiting"),
+    ]
 
 
 def test_a_clock_that_is_put_back_decides_nothing_twice() -> None:
