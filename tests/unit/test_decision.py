@@ -114,6 +114,19 @@ def test_nobody_is_chosen_where_that_is_best_though_the_highest_answer_is_sure()
     assert never.decisions_described({"threshold": everybody.threshold, **said}).startswith("Acting on every row;")
 
 
+@pytest.mark.parametrize("sure", [0.4, 0.6, 1.0])
+def test_nobody_is_above_1_and_everybody_0_whatever_the_highest_and_the_lowest_answer_are(sure: float) -> None:
+    answer = np.array([sure, 0.3, 0.2, 0.1])
+    never = Binary(decision=Gains(1, -5)).decided(np.zeros(4, bool), answer, 1)
+    too_many = Binary(decision=Capacity(1)).decided(np.zeros(4, bool), np.full(4, sure), 1)
+    assert never.threshold == too_many.threshold == np.nextafter(np.float32(1), np.float32(2))
+    best = Binary(decision=Gains(1, -1)).decided(np.ones(4, bool), answer, 1)
+    enough = Binary(decision=Capacity(4)).decided(np.zeros(4, bool), answer, 1)
+    assert best.threshold == enough.threshold == 0.0
+    later = np.array([0.0, 0.04, 0.75, 1.0])
+    assert not ways_to_choose(never, later).any() and ways_to_choose(best, later).all()
+
+
 def test_answers_that_float32_cannot_tell_apart_are_chosen_together_or_not_at_all() -> None:
     for answer in (np.array([0.1 + 0.2, 0.3, 0.3, 0.3, 0.05]), 1 - np.array([1e-9, 2e-9, 3e-9, 4e-9, 0.5])):
         task = Binary(decision=Capacity(1)).decided(answer > 1, answer, 1)
