@@ -72,6 +72,18 @@ def test_balanced_classes_weigh_the_same_together() -> None:
     assert np.bincount(labels, found) == pytest.approx([100 / 3] * 3)
 
 
+def test_balanced_classes_weigh_the_same_also_where_one_is_older() -> None:
+    labels, fit = np.arange(2_000) < 1_000, Fit(class_weights="balanced", half_life=timedelta(days=14))
+    found = weigh(fit, Binary(), labels, moments(2_000))
+    assert found.rows is not None and found.correction is not None
+    assert np.bincount(labels.astype(int), found.rows) == pytest.approx([1_000] * 2)
+    assert found.rows[0] / found.rows[14 * 24] == pytest.approx(0.5)
+    ages = weigh(Fit(half_life=timedelta(days=14)), Binary(), labels, moments(2_000)).rows
+    assert ages is not None
+    seen = np.bincount(labels.astype(int), ages)
+    assert found.correction.shifts == pytest.approx([np.log(seen[1] / seen[0])])
+
+
 def test_a_row_of_a_half_life_ago_counts_half() -> None:
     labels = np.zeros(49)
     found = weigh(Fit(half_life=timedelta(days=1)), Regression(), labels, moments(49))
@@ -106,6 +118,8 @@ def test_a_class_that_is_missing_in_training_is_named() -> None:
     [
         Fit(half_life=timedelta(minutes=30)),
         Fit(half_life=timedelta(microseconds=1)),
+        Fit(class_weights="balanced", half_life=timedelta(minutes=30)),
+        Fit(class_weights="balanced", half_life=timedelta(microseconds=1)),
         Fit(class_weights={True: 1e-308, False: 1e308}),
         Fit(class_weights={True: 5e-324}),
     ],
