@@ -150,7 +150,10 @@ class Binary:
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
 
-    def without_model(self, labels: NDArray[np.bool_]) -> float:
+    def without_model(self, labels: NDArray[np.bool_], metric: str) -> float:
+        if metric == "gain" and isinstance(self.decision, Gains):
+            always, never = (self.decision.of(labels, np.full(len(labels), one)).mean() for one in (True, False))
+            return float(always > never)
         return float((labels.sum() + 0.5) / (len(labels) + 1))
 
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:

@@ -115,8 +115,9 @@ class Task(Protocol):
         """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
         ...
 
-    def without_model(self, labels: NDArray[Any]) -> Any:
-        """The best answer to rows with these labels without looking at them: a number, or [width]."""
+    def without_model(self, labels: NDArray[Any], metric: str) -> Any:
+        """The answer to rows with these labels, without looking at them, that is best by the metric: a number, or
+        [width]."""
         ...
 
     def reliability(self, labels: NDArray[Any], answer: Floats) -> tuple[ReliabilityBin, ...]:
