@@ -69,7 +69,7 @@ class Regression:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        coverage = {"coverage": Metric(lower_is_better=False, of_decision=True)}
+        coverage = {"coverage": Metric(lower_is_better=False, of_decision=True, chooses=False)}
         return self._metrics if self.coverage is None else {**self._metrics, **coverage}
 
     def __post_init__(self) -> None:

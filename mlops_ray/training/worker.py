@@ -123,7 +123,7 @@ class TrialWorker:
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label
         one_block, all_rows = np.zeros(len(labels), dtype=np.intp), np.ones((1, 1))
-        task = self._task.decided(labels, answer, 1)
+        task = self._task.decided(labels, answer, 1) if self._task.metrics[self._metric].of_decision else self._task
         return float(task.values({self._metric}, labels, answer, one_block, all_rows)[self._metric][0])
 
 

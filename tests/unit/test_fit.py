@@ -398,6 +398,14 @@ class Told:
         raise NotImplementedError
 
 
+def test_a_trial_is_judged_on_fewer_rows_than_an_interval_needs() -> None:
+    """As a search that looks at a sample has them: 38 of the 39 that 95 % take."""
+    data = fit_data(make_sample(Regression(coverage=0.95), rows=38))
+    step = judged(GradientBoosting(), GRADIENT, data, Fit(), "mean_absolute_error")
+    assert "message" not in step
+    assert step["value"] > 0
+
+
 def working(candidate: Told, data: FitData) -> TrialWorker:
     both = TrialData(
         Encoder(data.features), data.matrix, data.label, data.matrix, data.label, Weights(None, None), Fit()
