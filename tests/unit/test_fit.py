@@ -226,6 +226,21 @@ def test_probabilities_of_a_class_that_was_learned_by_heart_are_led_back_to_the_
     assert find_on_validation(case, Rows.of(train), Rows.of(validation[:1_000]), features, trial).method is None
 
 
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_a_calibration_of_a_few_rows_of_a_class_is_refused(method: Any) -> None:
+    """Of so few it says more of chance, and made answers worse than they had been."""
+    frame = pl.DataFrame({"x0": np.random.default_rng(2).normal(size=300), LABEL: np.arange(300) % 3 == 0}).with_columns(
+        pl.Series(PREDICTION_TIME, moments(300)), pl.Series(LABEL_KNOWN_AT, moments(300))
+    )
+    case = replace(use_case, candidates=(GradientBoosting(),), fit=Fit(calibration=method))
+    trial = Trial("gradient_boosting", 0, {**middle(GradientBoosting().space), "iterations": 2})
+    train, features = Rows.of(frame), (Feature("x0", "number"),)
+    message = f"19 rows of its rarest class, too few to calibrate by {method} .*at least 20 .*or leave calibration out"
+    with pytest.raises(DataError, match=message):
+        find_on_validation(case, train, Rows.of(frame[:57]), features, trial)
+    assert find_on_validation(case, train, Rows.of(frame[:60]), features, trial).method == method
+
+
 @dataclass(frozen=True)
 class Heedless(GradientBoosting):
     def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
