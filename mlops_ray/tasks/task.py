@@ -214,8 +214,9 @@ class Task(Protocol):
         ...
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
-        """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
-        never, or how many labels are in their interval. Empty where nothing was declared."""
+        """How what is decided does on these rows, as JSON: how many rows a day the threshold chooses and, of gains,
+        what it brings a row, beside 0.5, always and never; or how many labels are in their interval. Empty where there
+        is neither."""
         ...
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
