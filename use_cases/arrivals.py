@@ -12,7 +12,7 @@ import polars as pl
 
 from mlops_ray import Label, Search, UseCase
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
-from mlops_ray.use_case import Latency, OnnxParity, Plausible, Split, Threshold
+from mlops_ray.use_case import BetterThanBaseline, Latency, OnnxParity, Plausible, Split, Threshold
 
 use_case = UseCase(
     name="arrivals",
@@ -35,6 +35,12 @@ use_case = UseCase(
     search=Search(trials_per_candidate=2),
     slices=("origin",),
     time_zone=on_time.NEW_YORK,
-    gates=(OnnxParity(), Latency(limit_ms=10), Threshold("roc_auc", 0.6), Plausible(limit=0.88)),
+    gates=(
+        OnnxParity(),
+        Latency(limit_ms=10),
+        Threshold("roc_auc", 0.6),
+        BetterThanBaseline("roc_auc", by=("carrier", "hour")),
+        Plausible(limit=0.88),
+    ),
     split=Split(test=timedelta(days=92), gap=timedelta(days=30), validation=timedelta(days=62)),
 )

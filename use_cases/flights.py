@@ -14,6 +14,7 @@ from mlops_ray.training.candidates import GradientBoosting, LogisticRegression, 
 from mlops_ray.use_case import (
     Aggregation,
     Approval,
+    BetterThanBaseline,
     BetterThanChampion,
     Latency,
     NoSliceWorse,
@@ -154,6 +155,7 @@ use_case = UseCase(
         OnnxParity(),
         Latency(limit_ms=10),
         Threshold("roc_auc", 0.6),
+        BetterThanBaseline("roc_auc", by=("carrier", "hour")),
         NoSliceWorse("roc_auc", 0.6),
         BetterThanChampion(margin=-0.01),
         Plausible(limit=0.85),  # what is known two hours before allows about 0.75

@@ -242,7 +242,8 @@ def _predict(
 
 def _answer_names(task: Task) -> list[str]:
     """Those of `_columns`, and of what they are parts of."""
-    return [*task.output_types, *(f"{name}.{part}" for name in task.output_types for part in task.parts)]
+    nothing = np.zeros((0, task.width) if task.width > 1 else 0, dtype=np.float32)
+    return [*task.output_types, *(one.name for one in _columns(task, nothing))]
 
 
 def _columns(task: Task, answer: NDArray[np.float32]) -> list[pl.Series]:

@@ -13,14 +13,16 @@ from mlops_ray.tasks.task import Task
 FEWEST_ROWS = 20
 
 
-def baseline(task: Task, seen: pl.DataFrame, asked: pl.DataFrame, by: Sequence[str]) -> NDArray[np.float64]:
+def baseline(
+    task: Task, seen: pl.DataFrame, asked: pl.DataFrame, by: Sequence[str], metric: str
+) -> NDArray[np.float64]:
     """What one would answer to each row of `asked` without a model, from rows of `seen` with the same values of `by`.
 
-    It is their rate, mean or median (`Task.without_model`); with hour and weekday a seasonal baseline. Numbers count
-    by their whole part. Of all rows where `by` is empty, and for groups of fewer than FEWEST_ROWS rows.
+    It is the one that is best by the metric, such as their rate, mean or median (`Task.without_model`); with hour and
+    weekday a seasonal baseline. Numbers count by their whole part. Of all rows where `by` is empty, and for groups of fewer than FEWEST_ROWS rows.
     """
     labels = task.encoded(seen[LABEL])
-    of_all = task.without_model(labels)
+    of_all = task.without_model(labels, metric)
     answers = np.tile(of_all, (asked.height, 1)) if task.width > 1 else np.full(asked.height, of_all)
     if not by:
         return answers
@@ -38,7 +40,7 @@ def baseline(task: Task, seen: pl.DataFrame, asked: pl.DataFrame, by: Sequence[s
         known.select("group", *by), on=by, how="left", nulls_equal=True, maintain_order="left"
     )
     group = joined["group"].fill_null(known.height).to_numpy()
-    guesses = np.array([*(task.without_model(labels[rows]) for rows in known["row"]), of_all])
+    guesses = np.array([*(task.without_model(labels[rows], metric) for rows in known["row"]), of_all])
     found: NDArray[np.float64] = guesses[group]
     return found
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlops_ray.errors import DataError
 from mlops_ray.features.blocks import Rows
 from mlops_ray.pipeline.periods import answers_to
 from mlops_ray.tasks.days import days_of
@@ -21,7 +22,7 @@ from mlops_ray.use_case import Feature, UseCase
 Answers = NDArray[np.float64]
 
 
-# With fewer rows of a class on the validation period a calibration that nobody asked for says more of chance.
+# With fewer rows of a class on the validation period a calibration says more of chance.
 _FEWEST = 20
 
 
@@ -48,7 +49,7 @@ def find_on_validation(
     seen these rows. A threshold is found on what the calibration makes of the answers.
 
     The trials were compared before, by their answers as they are, so that a calibration is no part of the value that
-    chose between them.
+    chose between them. Raises DataError if there are too few rows for what is declared.
     """
     task = use_case.label.task
     labels = labels_of(validation, task)
@@ -67,9 +68,16 @@ def find_on_validation(
 
 
 def _method(use_case: UseCase, rarest: int) -> str | None:
-    """rarest: how many rows there are of the class with the fewest."""
+    """rarest: how many rows there are of the class with the fewest. With too few, what nobody asked for is left out."""
     fit = use_case.fit
-    return fit.calibrated_by if fit.calibration is not None or rarest >= _FEWEST else None
+    if rarest >= _FEWEST:
+        return fit.calibrated_by
+    if fit.calibration is not None:
+        raise DataError(
+            f"The validation period has {rarest} rows of its rarest class, too few to calibrate by {fit.calibration} "
+            f"(at least {_FEWEST} are needed). Give a longer one, or leave calibration out of Fit."
+        )
+    return None
 
 
 def _across(task: Task, method: str, labels: NDArray[Any], answers: Answers, days: NDArray[np.intp]) -> Answers | None:

@@ -244,7 +244,7 @@ def _baselines(use_case: UseCase, task: Task, asked: _Asked) -> dict[str, Any]:
     for gate in use_case.gates:
         if isinstance(gate, BetterThanBaseline):
             seen, test = (asked.with_columns(rows, gate.by) for rows in (asked.all_seen, asked.rows))
-            without = baseline(task, seen, test, gate.by)
+            without = baseline(task, seen, test, gate.by, gate.metric)
             compared = compare((task, task), labels, answers, without, day, gate.metric)
             found[baseline_name(gate)] = asdict(compared)
     return found

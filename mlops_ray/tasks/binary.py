@@ -150,7 +150,10 @@ class Binary:
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
 
-    def without_model(self, labels: NDArray[np.bool_]) -> float:
+    def without_model(self, labels: NDArray[np.bool_], metric: str) -> float:
+        if metric == "gain" and isinstance(self.decision, Gains):
+            always, never = (self.decision.of(labels, np.full(len(labels), one)).mean() for one in (True, False))
+            return float(always > never)
         return float((labels.sum() + 0.5) / (len(labels) + 1))
 
     def reliability(self, labels: NDArray[np.bool_], answer: Floats) -> tuple[ReliabilityBin, ...]:
@@ -218,23 +221,38 @@ class Binary:
         return replace(self, threshold=other.threshold) if isinstance(other, Binary) else None
 
     def decisions(self, labels: NDArray[np.bool_], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
-        if not isinstance(self.decision, Gains):
-            return {}
         ways = {
             "at the threshold": self.chosen(answer),
             "at 0.5": BINARY.chosen(answer),
             "always": np.ones(len(labels), np.bool_),
             "never": np.zeros(len(labels), np.bool_),
         }
-        gains = {name: float(self.decision.of(labels, chosen).mean()) for name, chosen in ways.items()}
-        return {"threshold": self.threshold, "unit": self.decision.unit, "gain": gains}
+        if self.threshold == BINARY.threshold:
+            del ways["at 0.5"]
+        days = len(np.unique(day))
+        by_day = {way: float(chosen.sum() / days) for way, chosen in ways.items()}
+        said: dict[str, Any] = {"threshold": self.threshold, "rows_a_day": by_day}
+        match self.decision:
+            case Gains(unit=unit) as gains:
+                brought = {way: float(gains.of(labels, chosen).mean()) for way, chosen in ways.items()}
+                return said | {"unit": unit, "gain": brought}
+            case Capacity(per_day):
+                return said | {"hands": per_day}
+            case None:
+                return said
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
-        unit = f" {decisions['unit']}" if decisions["unit"] else ""
-        gains = ", ".join(f"{way} {gain:.4g}{unit}" for way, gain in decisions["gain"].items())
         threshold = decisions["threshold"]
         acting = f"Acting from a probability of {threshold:.3f} on" if threshold > EVERYBODY else "Acting on every row"
-        return f"{acting if threshold <= 1 else 'Acting on no row'}; what a row brings: {gains}."
+        said = [acting if threshold <= 1 else "Acting on no row"]
+        if by_day := decisions.get("rows_a_day"):  # not in what was sealed before
+            said.append(f"rows a day: {', '.join(f'{way} {_counted(rows)}' for way, rows in by_day.items())}")
+        if hands := decisions.get("hands"):
+            said.append(f"there are hands for {_counted(hands)}")
+        if gains := decisions.get("gain"):
+            unit = f" {decisions['unit']}" if decisions["unit"] else ""
+            said.append(f"what a row brings: {', '.join(f'{way} {gain:.4g}{unit}' for way, gain in gains.items())}")
+        return f"{'; '.join(said)}."
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         return {"probability": answer, "prediction": answer >= self._least}
@@ -242,6 +260,10 @@ class Binary:
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         least = self._least
         return [{"probability": value, "prediction": value >= least} for value in answer.tolist()]
+
+
+def _counted(rows: float) -> str:
+    return f"{rows:,.0f}" if rows >= 1_000 else f"{rows:.3g}"
 
 
 BINARY = Binary()

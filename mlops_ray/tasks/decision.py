@@ -80,11 +80,14 @@ class Capacity:
 
 def _before(descending: Floats, worth: Floats) -> float:
     """The threshold that chooses the k first, with the k that is worth most: where equal ones are not parted, by
-    answers as they are served."""
+    answers as they are served. None of these rows is nobody, and all of them are everybody, also of later rows."""
     served = as_served(descending)
     parted = np.concatenate([[True], served[1:] < served[:-1], [True]])
     first = int(np.argmax(np.where(parted, worth, -np.inf)))
-    above = served[first - 1] if first else np.float32(NOBODY)
-    below = served[first] if first < len(served) else np.float32(EVERYBODY)
+    if first == 0:
+        return NOBODY
+    if first == len(served):
+        return EVERYBODY
+    above, below = served[first - 1], served[first]
     middle = (above + below) / 2
     return float(middle if middle > below else above)

@@ -18,13 +18,14 @@ _WORDS = {"roc_auc": "ROC AUC", "brier": "Brier score", "r2": "R²"}
 @dataclass(frozen=True)
 class Metric:
     """lowest, highest: what it can be. biased: most of it is chance in few rows. of_decision: it is measured of what
-    `Task.decided` finds."""
+    `Task.decided` finds. chooses: whether a model with a better one is a better model."""
 
     lower_is_better: bool
     lowest: float = 0.0
     highest: float = 1.0
     biased: bool = False
     of_decision: bool = False
+    chooses: bool = True
 
     def gain(self, value: float) -> float:
         """The value, or where lower is better its negative: more is better."""

@@ -171,7 +171,7 @@ class MultiClass:
     def link(self, labels: NDArray[np.intp]) -> Softmax:
         return Softmax(self.width)
 
-    def without_model(self, labels: NDArray[np.intp]) -> Floats:
+    def without_model(self, labels: NDArray[np.intp], metric: str) -> Floats:
         # Half a row more of each: what has not been seen yet is not impossible.
         shares: Floats = (self._rows(labels).astype(np.float64) + 0.5) / (len(labels) + 0.5 * self.width)
         return shares

@@ -69,7 +69,7 @@ class Regression:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        coverage = {"coverage": Metric(lower_is_better=False, of_decision=True)}
+        coverage = {"coverage": Metric(lower_is_better=False, of_decision=True, chooses=False)}
         return self._metrics if self.coverage is None else {**self._metrics, **coverage}
 
     def __post_init__(self) -> None:
@@ -180,10 +180,11 @@ class Regression:
         return error**2 if self.estimand == "mean" else np.abs(error)
 
     def link(self, labels: NDArray[np.float64]) -> Linear:
-        return Linear(self.without_model(labels), float(labels.std()) or 1.0, self.estimand == "median")
+        middle = float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
+        return Linear(middle, float(labels.std()) or 1.0, self.estimand == "median")
 
-    def without_model(self, labels: NDArray[np.float64]) -> float:
-        return float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
+    def without_model(self, labels: NDArray[np.float64], metric: str) -> float:
+        return float(np.median(labels) if metric == "mean_absolute_error" else np.mean(labels))
 
     def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
         bins = np.searchsorted(np.unique(np.quantile(answer, np.linspace(0, 1, _BINS + 1)[1:-1])), answer)

@@ -115,8 +115,9 @@ class Task(Protocol):
         """The loss of each row that a model is fitted to; less is better, and a mean over rows is a metric."""
         ...
 
-    def without_model(self, labels: NDArray[Any]) -> Any:
-        """The best answer to rows with these labels without looking at them: a number, or [width]."""
+    def without_model(self, labels: NDArray[Any], metric: str) -> Any:
+        """The answer to rows with these labels, without looking at them, that is best by the metric: a number, or
+        [width]."""
         ...
 
     def reliability(self, labels: NDArray[Any], answer: Floats) -> tuple[ReliabilityBin, ...]:
@@ -213,8 +214,9 @@ class Task(Protocol):
         ...
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
-        """How what was found does on these rows, as JSON: what the threshold brings a row, beside 0.5, always and
-        never, or how many labels are in their interval. Empty where nothing was declared."""
+        """How what is decided does on these rows, as JSON: how many rows a day the threshold chooses and, of gains,
+        what it brings a row, beside 0.5, always and never; or how many labels are in their interval. Empty where there
+        is neither."""
         ...
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:

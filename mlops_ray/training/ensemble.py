@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.errors import UseCaseError
 from mlops_ray.tasks.days import blocks_of
 from mlops_ray.tasks.estimate import Estimate, jackknife
 from mlops_ray.tasks.evaluation import weights_without
@@ -74,10 +74,7 @@ def _weights_if_enough(
     """None where there are too few rows, or kinds of label, to measure by."""
     if task.shortfall(labels):
         return {}
-    try:
-        return _greedy(answers, labels, task, metric, most)[0]
-    except DataError:  # too few for what the metric is measured of, such as an interval
-        return {}
+    return _greedy(answers, labels, task, metric, most)[0]
 
 
 def _greedy(

@@ -39,7 +39,7 @@ def weigh(fit: Fit, task: Task, labels: NDArray[Any], moments: pl.Series) -> Wei
         age_s = (moment_us.max() - moment_us) / 1e6
         rows *= 0.5 ** (age_s / fit.half_life.total_seconds())
     if fit.class_weights is not None:
-        by_class = _by_class(fit.class_weights, task, labels)
+        by_class = _by_class(fit.class_weights, task, labels, rows)
         rows *= by_class[task.class_numbers(labels)]
         correction = without_weights(by_class)
     # By a power of 2, which rounds nothing, so that no sum of them is beyond float64.
@@ -66,14 +66,17 @@ def _expect_weight(task: Task, labels: NDArray[Any], rows: NDArray[np.float64]) 
             )
 
 
-def _by_class(declared: Any, task: Task, labels: NDArray[Any]) -> NDArray[np.float64]:
-    names, counts = task.class_names, np.bincount(task.class_numbers(labels), minlength=len(task.class_names))
+def _by_class(declared: Any, task: Task, labels: NDArray[Any], ages: NDArray[np.float64]) -> NDArray[np.float64]:
+    """ages: what each row weighs by its age."""
+    names, numbers = task.class_names, task.class_numbers(labels)
     if isinstance(declared, Mapping):
         return np.array([float(declared.get(name, 1.0)) for name in names])
+    counts = np.bincount(numbers, minlength=len(names))
     if absent := [str(name) for name, count in zip(names, counts, strict=True) if not count]:
         raise DataError(
             f"class_weights is 'balanced', and none of the {len(labels)} rows to fit to has the class "
             f"{' or '.join(absent)}. Give more data, or the weight of each class."
         )
-    balanced: NDArray[np.float64] = len(labels) / (len(names) * counts)
+    _expect_weight(task, labels, ages / ages.mean())
+    balanced: NDArray[np.float64] = ages.sum() / (len(names) * np.bincount(numbers, ages))
     return balanced

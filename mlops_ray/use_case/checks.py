@@ -46,6 +46,10 @@ RESERVED: Mapping[str, str] = {
     "probability": "answers",
     "probabilities": "answers",
     "prediction": "answers",
+    "low": "answers",
+    "high": "answers",
+    "reasons": "answers",
+    "missing_features": "answers",
 }
 LONGEST = timedelta(days=3660)
 """Of what an approval demands; the control store adds it to moments."""
@@ -377,6 +381,7 @@ def _check_label(case: "UseCase") -> None:
         )
     Column("label", **case.label.task.told_as)  # raises where what is told could never be read as a class
     _expect_metric(case, "metric", case.metric)
+    _expect_choosing(case, "metric", case.metric)
     _expect_moment(case, f"label {case.label.name!r}: known_at", case.label.known_at, types, source)
     if case.label.told is not None:
         _check_told(case, case.label.told)
@@ -386,6 +391,17 @@ def _expect_metric(case: "UseCase", place: str, name: str, biased: bool = False)
     known = [metric for metric, one in case.label.task.metrics.items() if biased or not one.biased]
     if name not in known:
         raise _refusal(case, f"{place} is {name!r}. {nearest(name, known)}")
+
+
+def _expect_choosing(case: "UseCase", place: str, name: str) -> None:
+    metrics = case.label.task.metrics
+    if not metrics[name].chooses:
+        *others, last = (other for other, one in metrics.items() if one.chooses and not one.biased)
+        raise _refusal(
+            case,
+            f"{place} is {name!r}, which an interval is made to have, whatever the model. Take one that says how good "
+            f"it is: {', '.join(others)} or {last}.",
+        )
 
 
 def _check_told(case: "UseCase", name: str) -> None:
@@ -480,6 +496,8 @@ def _check_gates(case: "UseCase") -> None:
         if isinstance(gate, Threshold | NoSliceWorse | BetterThanChampion | BetterThanBaseline | Plausible):
             place = f"gate {type(gate).__name__}: metric"
             _expect_metric(case, place, gate.metric, biased=isinstance(gate, Threshold))
+            if isinstance(gate, BetterThanBaseline):
+                _expect_choosing(case, place, gate.metric)
             lower = case.label.task.metrics[gate.metric].lower_is_better
             if isinstance(gate, Plausible) and lower:
                 raise _refusal(case, f"gate {gate} needs a metric of which more is better.")
@@ -533,8 +551,10 @@ def _is_moment(type_: pl.DataType) -> bool:
 
 
 def _expect_not_reserved(case: "UseCase", what: str, name: str) -> None:
-    if name in RESERVED:
-        raise _refusal(case, f"{what} {name!r} has a name that {RESERVED[name]} use themselves. Give it another.")
+    # A column for each class is called so, such as probabilities.late.
+    by = RESERVED["probabilities"] if name.startswith("probabilities.") else RESERVED.get(name)
+    if by is not None:
+        raise _refusal(case, f"{what} {name!r} has a name that {by} use themselves. Give it another.")
 
 
 def _twice(names: Iterable[str]) -> str | None:

@@ -28,8 +28,9 @@ class Fit:
     declared: of a class with few rows a model that has learned them by heart answers otherwise than its weights
     explain. For kinds of label with classes.
     half_life: a row that is so much older than the newest one counts half as much.
-    calibration: what probabilities are passed through, found on the validation period and sealed with the model:
-    "temperature" makes them bolder or more careful all alike, "platt" also moves each class up or down.
+    calibration: what probabilities are passed through, found on the validation period, which needs 20 rows of each
+    class, and sealed with the model: "temperature" makes them bolder or more careful all alike, "platt" also moves each
+    class up or down.
     held_out: of the rows, the latest share that trees and networks watch to end where more of the same makes them
     worse. Trees are fitted once more, to all rows, with as many as were best.
     time_limit: from then on a fit ends with what it has, and the record says so; a candidate that cannot do that goes

@@ -51,7 +51,7 @@ class BetterThanChampion:
 class BetterThanBaseline:
     """Gate: on the test period the metric is better than what one would answer without a model, with 95 % certainty.
 
-    That is the rate, mean or median of the label before the test period: of all rows, or of those with the same values
+    That is what is best by the metric, such as rate, mean or median of the label before the test period: of all rows, or of those with the same values
     of `by`, request columns or features such as hour and weekday (`evaluation.baseline`). It is better by more than
     `margin`.
     """

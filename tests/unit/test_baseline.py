@@ -10,7 +10,8 @@ from mlops_ray.evaluation.baseline import FEWEST_ROWS, baseline
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.gates import Measured, baseline_name, judge
 from mlops_ray.evaluation.metrics import evaluate
-from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.binary import BINARY, Binary
+from mlops_ray.tasks.decision import Gains
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
@@ -25,6 +26,11 @@ LABELS = {
     "binary": pl.Series(MINUTES > 70),
     "multiclass": pl.Series(np.where(MINUTES > 80, "late", np.where(MINUTES < 50, "early", "on time"))),
     "regression": pl.Series(MINUTES),
+}
+SKEWED = {
+    "binary": pl.Series(RANDOM.random(ROWS) < 0.3),
+    "multiclass": pl.Series(RANDOM.choice(["early", "on time", "late"], ROWS, p=[0.2, 0.7, 0.1])),
+    "regression": pl.Series(np.exp(RANDOM.normal(0, 1.2, ROWS))),
 }
 TASKS: tuple[Task, ...] = (
     BINARY,
@@ -43,7 +49,8 @@ def rows_of(task: Task) -> tuple[pl.DataFrame, pl.DataFrame]:
 @pytest.mark.parametrize("task", TASKS, ids=str)
 def test_a_row_is_answered_as_those_before_with_the_same_values(task: Task, by: tuple[str, ...]) -> None:
     seen, asked = rows_of(task)
-    found = baseline(task, seen, asked, by)
+    metric = next(iter(task.metrics))
+    found = baseline(task, seen, asked, by, metric)
     labels = task.encoded(seen["label"])
 
     def key(row: dict[str, object]) -> tuple[object, ...]:
@@ -52,8 +59,32 @@ def test_a_row_is_answered_as_those_before_with_the_same_values(task: Task, by: 
     keys = [key(row) for row in seen.to_dicts()]
     for answer, row in zip(found, asked.to_dicts(), strict=True):
         same = np.array([one == key(row) for one in keys])
-        expected = task.without_model(labels[same] if same.sum() >= FEWEST_ROWS else labels)
+        expected = task.without_model(labels[same] if same.sum() >= FEWEST_ROWS else labels, metric)
         assert answer == pytest.approx(expected)
+
+
+DECIDED = Binary(threshold=0.5, decision=Gains(true_positive=8, false_positive=-2))
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [
+        *((Regression(estimand=one), name) for one in ("mean", "median") for name in Regression().metrics),
+        *((DECIDED, name) for name in DECIDED.metrics if name != "calibration_error"),
+        *((TASKS[1], name) for name in TASKS[1].metrics if name != "calibration_error"),
+    ],
+    ids=str,
+)
+def test_no_answer_without_skill_is_better_than_the_baseline(task: Task, metric: str) -> None:
+    """On the rows that it was found on, by whatever metric, and whatever the models of the task estimate."""
+    labels, day = task.encoded(SKEWED[task.kind]), np.arange(ROWS) // 25
+    frame = pl.DataFrame({"label": SKEWED[task.kind]})
+    without = baseline(task, frame, frame, (), metric)
+    shares = [[0.1, 0.1, 0.8], [0.8, 0.1, 0.1], [0.35, 0.35, 0.3]]
+    guesses = shares if task.width > 1 else [0.0, 0.3, 0.7, 1.0, np.median(labels), np.mean(labels), np.mean(labels) + 1]
+    for guess in guesses:
+        compared = compare((task, task), labels, np.array([guess] * ROWS, float), without, day, metric)
+        assert compared.difference.value <= 1e-3
 
 
 def test_a_model_that_knows_no_more_than_the_hour_is_no_better_than_the_hour() -> None:
@@ -64,7 +95,7 @@ def test_a_model_that_knows_no_more_than_the_hour_is_no_better_than_the_hour() -
     gates = (BetterThanBaseline("mean_absolute_error"), BetterThanBaseline("mean_absolute_error", by=("hour",)))
     compared = {
         baseline_name(gate): compare(
-            (task, task), labels, model, baseline(task, seen, asked, gate.by), day, gate.metric
+            (task, task), labels, model, baseline(task, seen, asked, gate.by, gate.metric), day, gate.metric
         )
         for gate in gates
     }

@@ -60,11 +60,39 @@ def test_of_calibrated_probabilities_it_is_that_of_elkan() -> None:
 def test_what_deciding_brings_is_said_beside_doing_nothing_and_always() -> None:
     labels, answer = np.array([True, False, True, False]), np.array([0.9, 0.4, 0.3, 0.1])
     task = Binary(0.35, Gains(true_positive=10, false_positive=-4, unit="EUR"))
-    assert task.decisions(labels, answer, np.arange(len(labels))) == {
+    found = task.decisions(labels, answer, np.array([3, 3, 5, 5]))
+    assert found == {
         "threshold": 0.35,
+        "rows_a_day": {"at the threshold": 1.0, "at 0.5": 0.5, "always": 2.0, "never": 0.0},
         "unit": "EUR",
         "gain": {"at the threshold": 1.5, "at 0.5": 2.5, "always": 3.0, "never": 0.0},
     }
+    assert task.decisions_described(found) == (
+        "Acting from a probability of 0.350 on; rows a day: at the threshold 1, at 0.5 0.5, always 2, never 0; what a "
+        "row brings: at the threshold 1.5 EUR, at 0.5 2.5 EUR, always 3 EUR, never 0 EUR."
+    )
+    older = {name: value for name, value in found.items() if name != "rows_a_day"}
+    assert task.decisions_described(older).startswith("Acting from a probability of 0.350 on; what a row brings: at")
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        (Binary(0.3), "0.300 on; rows a day: at the threshold 7, at 0.5 5, always 10, never 0."),
+        (Binary(), "0.500 on; rows a day: at the threshold 5, always 10, never 0."),
+        (
+            Binary(decision=Capacity(2)),
+            "0.775 on; rows a day: at the threshold 2, at 0.5 5, always 10, never 0; there are hands for 2.",
+        ),
+    ],
+    ids=["given", "usual", "capacity"],
+)
+def test_every_threshold_is_said_with_the_rows_that_it_chooses_a_day(task: Binary, said: str) -> None:
+    answer, day = np.tile(np.arange(0.05, 1, 0.1), 4), np.repeat(np.arange(4), 10)
+    labels = answer > 2
+    found = task.decided(labels, np.tile(np.append(np.arange(0.05, 0.7, 0.1), [0.75, 0.8, 0.9]), 4), 4)
+    sentence = found.decisions_described(json.loads(json.dumps(found.decisions(labels, answer, day))))
+    assert sentence == f"Acting from a probability of {said}"
 
 
 @given(rows=LABELS_AND_ANSWERS, per_day=st.integers(1, 30), days=st.integers(1, 4))
@@ -112,6 +140,19 @@ def test_nobody_is_chosen_where_that_is_best_though_the_highest_answer_is_sure()
     said = {"unit": "", "gain": {"never": 0.0}}
     assert never.decisions_described({"threshold": never.threshold, **said}).startswith("Acting on no row;")
     assert never.decisions_described({"threshold": everybody.threshold, **said}).startswith("Acting on every row;")
+
+
+@pytest.mark.parametrize("sure", [0.4, 0.6, 1.0])
+def test_nobody_is_above_1_and_everybody_0_whatever_the_highest_and_the_lowest_answer_are(sure: float) -> None:
+    answer = np.array([sure, 0.3, 0.2, 0.1])
+    never = Binary(decision=Gains(1, -5)).decided(np.zeros(4, bool), answer, 1)
+    too_many = Binary(decision=Capacity(1)).decided(np.zeros(4, bool), np.full(4, sure), 1)
+    assert never.threshold == too_many.threshold == np.nextafter(np.float32(1), np.float32(2))
+    best = Binary(decision=Gains(1, -1)).decided(np.ones(4, bool), answer, 1)
+    enough = Binary(decision=Capacity(4)).decided(np.zeros(4, bool), answer, 1)
+    assert best.threshold == enough.threshold == 0.0
+    later = np.array([0.0, 0.04, 0.75, 1.0])
+    assert not ways_to_choose(never, later).any() and ways_to_choose(best, later).all()
 
 
 def test_answers_that_float32_cannot_tell_apart_are_chosen_together_or_not_at_all() -> None:

@@ -1,5 +1,6 @@
 """A declaration that cannot be carried out is refused where it is made, in one line that says what to write instead."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,9 +15,14 @@ from mlops_ray.batch import scoring
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.features.labelled import labelled_rows
+from mlops_ray.sdk.rows import _ADDED, _PARTS
+from mlops_ray.tasks.binary import Binary
+from mlops_ray.tasks.multiclass import MultiClass
+from mlops_ray.tasks.regression import Regression
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import (
     Approval,
+    BetterThanBaseline,
     Choice,
     Column,
     Fairness,
@@ -327,6 +333,34 @@ def test_what_can_be_is_accepted(change: dict[str, Any]) -> None:
 
 def test_every_name_that_we_add_is_reserved() -> None:
     assert {LABEL, LABEL_KNOWN_AT, PREDICTION_TIME, scoring.AS_OF, *scoring._ADDED} <= set(RESERVED)
+    parts = MultiClass(("early", "on time", "late"))
+    tasks = (Binary(), parts, Regression(coverage=0.8, margins=(-1.0, 1.0)))
+    assert {name for task in tasks for name in task.output_types} | {*_PARTS, *_ADDED} <= set(RESERVED)
+    for name in {*scoring._answer_names(parts)} - set(RESERVED):
+        with pytest.raises(UseCaseError, match=f"request feature '{name}' has a name that answers use themselves"):
+            replace(CASE, **features(**{name: pl.col("amount")}))
+
+
+@pytest.mark.parametrize("name", ["high", "low", "reasons", "missing_features"])
+def test_a_column_that_scoring_would_refuse_is_refused_where_it_is_declared(name: str) -> None:
+    sources, given = Reserved(name).source("number"), features(amount=pl.col(name))
+    with pytest.raises(UseCaseError, match=f"column '{name}' has a name that answers use themselves"):
+        replace(CASE, sources=sources, **given)
+
+
+DAYS = Label("days", pl.col("delay"), pl.col("delivered"), task=Regression("days", coverage=0.8))
+
+
+def test_models_are_not_chosen_by_a_share_that_intervals_are_made_to_have() -> None:
+    message = (
+        "metric is 'coverage', which an interval is made to have, whatever the model. Take one that says how good it "
+        "is: mean_absolute_error, root_mean_squared_error or r2."
+    )
+    with pytest.raises(UseCaseError, match=f"Use case orders: {re.escape(message)}$"):
+        replace(CASE, label=DAYS, metric="coverage")
+    with pytest.raises(UseCaseError, match=f"gate BetterThanBaseline: {re.escape(message)}$"):
+        replace(CASE, label=DAYS, metric="r2", gates=(BetterThanBaseline("coverage"),))
+    replace(CASE, label=DAYS, metric="r2", gates=(Threshold("coverage", 0.75),))
 
 
 DTYPES = {

@@ -71,16 +71,13 @@ def test_too_few_days_to_tell_is_no_improvement() -> None:
     assert not average(answers, labels, np.zeros(len(labels), dtype=np.intp), BINARY, "roc_auc", most=2).is_better
 
 
-@pytest.mark.parametrize(("metric", "rows"), [("mean_absolute_error", 50), ("coverage", 50), ("coverage", 500)])
-def test_too_few_rows_for_an_interval_in_a_part_of_the_days_end_no_search(metric: str, rows: int) -> None:
+def test_too_few_rows_for_an_interval_in_a_part_of_the_days_end_no_search() -> None:
     """39 are needed, and three of four parts of 50 are fewer."""
-    task, random = Regression(coverage=0.95), np.random.default_rng(3)
-    labels = random.normal(size=rows)
-    answers = {f"a-{at:03d}": labels + random.normal(size=rows) for at in range(2)}
-    found = average(answers, labels, np.arange(rows) // (rows // 10), task, metric, most=2)
-    assert sum(found.weights.values()) == pytest.approx(1)
-    if metric != "coverage":
-        assert found == average(answers, labels, np.arange(rows) // 5, Regression(), metric, most=2)
+    task, random, metric = Regression(coverage=0.95), np.random.default_rng(3), "mean_absolute_error"
+    labels = random.normal(size=50)
+    answers = {f"a-{at:03d}": labels + random.normal(size=50) for at in range(2)}
+    found = average(answers, labels, np.arange(50) // 5, task, metric, most=2)
+    assert found == average(answers, labels, np.arange(50) // 5, Regression(), metric, most=2)
 
 
 def test_its_parameters_say_what_is_in_it() -> None:

@@ -74,6 +74,18 @@ def test_balanced_classes_weigh_the_same_together() -> None:
     assert np.bincount(labels, found) == pytest.approx([100 / 3] * 3)
 
 
+def test_balanced_classes_weigh_the_same_also_where_one_is_older() -> None:
+    labels, fit = np.arange(2_000) < 1_000, Fit(class_weights="balanced", half_life=timedelta(days=14))
+    found = weigh(fit, Binary(), labels, moments(2_000))
+    assert found.rows is not None and found.correction is not None
+    assert np.bincount(labels.astype(int), found.rows) == pytest.approx([1_000] * 2)
+    assert found.rows[0] / found.rows[14 * 24] == pytest.approx(0.5)
+    ages = weigh(Fit(half_life=timedelta(days=14)), Binary(), labels, moments(2_000)).rows
+    assert ages is not None
+    seen = np.bincount(labels.astype(int), ages)
+    assert found.correction.shifts == pytest.approx([np.log(seen[1] / seen[0])])
+
+
 def test_a_row_of_a_half_life_ago_counts_half() -> None:
     labels = np.zeros(49)
     found = weigh(Fit(half_life=timedelta(days=1)), Regression(), labels, moments(49))
@@ -108,6 +120,8 @@ def test_a_class_that_is_missing_in_training_is_named() -> None:
     [
         Fit(half_life=timedelta(minutes=30)),
         Fit(half_life=timedelta(microseconds=1)),
+        Fit(class_weights="balanced", half_life=timedelta(minutes=30)),
+        Fit(class_weights="balanced", half_life=timedelta(microseconds=1)),
         Fit(class_weights={True: 1e-308, False: 1e308}),
         Fit(class_weights={True: 5e-324}),
     ],
@@ -212,6 +226,21 @@ def test_probabilities_of_a_class_that_was_learned_by_heart_are_led_back_to_the_
     assert 0.5 * asked.mean() < after.mean() < 2.5 * asked.mean()
     assert beyond_truth(after) < 0.5 * beyond_truth(before)
     assert find_on_validation(case, Rows.of(train), Rows.of(validation[:1_000]), features, trial).method is None
+
+
+@pytest.mark.parametrize("method", ["platt", "temperature"])
+def test_a_calibration_of_a_few_rows_of_a_class_is_refused(method: Any) -> None:
+    """Of so few it says more of chance, and made answers worse than they had been."""
+    frame = pl.DataFrame({"x0": np.random.default_rng(2).normal(size=300), LABEL: np.arange(300) % 3 == 0}).with_columns(
+        pl.Series(PREDICTION_TIME, moments(300)), pl.Series(LABEL_KNOWN_AT, moments(300))
+    )
+    case = replace(use_case, candidates=(GradientBoosting(),), fit=Fit(calibration=method))
+    trial = Trial("gradient_boosting", 0, {**middle(GradientBoosting().space), "iterations": 2})
+    train, features = Rows.of(frame), (Feature("x0", "number"),)
+    message = f"19 rows of its rarest class, too few to calibrate by {method} .*at least 20 .*or leave calibration out"
+    with pytest.raises(DataError, match=message):
+        find_on_validation(case, train, Rows.of(frame[:57]), features, trial)
+    assert find_on_validation(case, train, Rows.of(frame[:60]), features, trial).method == method
 
 
 @dataclass(frozen=True)
@@ -391,6 +420,14 @@ class Told:
 
     def to_onnx(self) -> bytes:
         return any_graph()
+
+
+def test_a_trial_is_judged_on_fewer_rows_than_an_interval_needs() -> None:
+    """As a search that looks at a sample has them: 38 of the 39 that 95 % take."""
+    data = fit_data(make_sample(Regression(coverage=0.95), rows=38))
+    step = judged(GradientBoosting(), GRADIENT, data, Fit(), "mean_absolute_error")
+    assert "message" not in step
+    assert step["value"] > 0
 
 
 def working(candidate: Told, data: FitData) -> TrialWorker:

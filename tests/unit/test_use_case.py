@@ -9,7 +9,7 @@ import pytest
 
 from mlops_ray import errors
 from mlops_ray.errors import MlopsRayError, UseCaseError
-from mlops_ray.use_case import Feature, UseCase, load_use_case
+from mlops_ray.use_case import BetterThanBaseline, Feature, UseCase, load_use_case
 
 FLIGHTS = Path(__file__).parents[2] / "use_cases" / "flights.py"
 
@@ -59,6 +59,13 @@ def test_a_file_that_is_no_use_case_is_refused_in_one_sentence(tmp_path: Path, t
     (tmp_path / "case.py").write_text(text)
     with pytest.raises(UseCaseError, match=message):
         load_use_case(str(tmp_path / "case.py"))
+
+
+@pytest.mark.parametrize("name", ["flights", "arrivals", "delay", "outcome"])
+def test_no_version_of_our_use_cases_goes_live_that_is_no_better_than_no_model(name: str) -> None:
+    case = load_use_case(str(Path(__file__).parents[2] / "use_cases" / f"{name}.py"))
+    (gate,) = (one for one in case.gates if isinstance(one, BetterThanBaseline))
+    assert (gate.metric, gate.blocks) == (case.metric, True)
 
 
 def test_an_absent_file_is_named() -> None:
