@@ -77,8 +77,8 @@ def create_key(
     tokens. None: whoever had a key of this name, else somebody new. Of names, upper and lower case are the same, and so
     are the ways to write a letter in Unicode.
     Raises ConfigurationError for an unknown role, no use case, a name that is taken by a key not revoked, a name that
-    is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past, a rate
-    below `LEAST_REQUESTS_PER_S`.
+    is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past, a
+    rate below `LEAST_REQUESTS_PER_S`.
     The first key that is not for development ends the development principals for good: `development.ended`.
     """
     name = unicodedata.normalize("NFC", name)
@@ -342,7 +342,7 @@ def _check(principal: Principal) -> None:
     rate = principal.requests_per_s
     if rate is not None and not (math.isfinite(rate) and rate >= LEAST_REQUESTS_PER_S):
         raise ConfigurationError(
-            f"The key's rate of {rate} requests/s must be a number from {LEAST_REQUESTS_PER_S:.5f} (about one a day) on. "
+            f"The key's rate of {rate} requests/s must be from {LEAST_REQUESTS_PER_S:.5f} (about one a day) on. "
             f"Leave it out for no limit."
         )
 
