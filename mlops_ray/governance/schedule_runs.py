@@ -9,7 +9,7 @@ them at once, and die in between. What a run does is not in here, nor which one 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -106,8 +106,8 @@ def decide_next(
 
 def resume(store: ControlStore, actor: Actor, use_case: str, operation: str, reason: str, decide: Decide) -> None:
     """Start what is due from now on, and what waited when it was paused. What fell due meanwhile is decided on before,
-    by whether it was paused, and not by when a scheduler looks: as by one, in transactions of their own, and in the last
-    what is left. Raises ConfigurationError if it is not declared."""
+    by whether it was paused, and not by when a scheduler looks; as by one in transactions of their own, of which the
+    last is of what is left. Raises ConfigurationError if it is not declared."""
     with store.reading() as connection:
         if find_schedule(connection, use_case, operation).paused_at is None:
             return
@@ -315,15 +315,13 @@ def _put_all(connection: Connection, runs: Sequence[Run]) -> None:
     if not runs:
         return
     key = [column == bindparam(f"this_{column.name}") for column in schedule_runs.primary_key.columns]
-    rows = [asdict(run) for run in runs]
+    rows = [vars(run) for run in runs]
     these = [{f"this_{name}": row[name] for name in ("use_case", "operation", "due_at")} for row in rows]
     connection.execute(delete(schedule_runs).where(*key), these)
     connection.execute(insert(schedule_runs), rows)
 
 
-def _at(
-    connection: Connection, use_case: str, operation: str, moments: Collection[datetime]
-) -> dict[datetime, Run]:
+def _at(connection: Connection, use_case: str, operation: str, moments: Collection[datetime]) -> dict[datetime, Run]:
     """What there is at these moments."""
     these = _of(use_case, operation) & schedule_runs.c.due_at.in_(list(moments))
     return {run.due_at: run for run in _read(connection, these)}
