@@ -19,7 +19,8 @@ def baseline(
     """What one would answer to each row of `asked` without a model, from rows of `seen` with the same values of `by`.
 
     It is the one that is best by the metric, such as their rate, mean or median (`Task.without_model`); with hour and
-    weekday a seasonal baseline. Numbers count by their whole part. Of all rows where `by` is empty, and for groups of fewer than FEWEST_ROWS rows.
+    weekday a seasonal baseline. Numbers count by their whole part. Of all rows where `by` is empty, and for groups of
+    fewer than FEWEST_ROWS rows.
     """
     labels = task.encoded(seen[LABEL])
     of_all = task.without_model(labels, metric)

@@ -111,11 +111,6 @@ def parts_of_split(as_of: datetime, split: Split) -> dict[str, pl.Expr]:
     }
 
 
-def rows_of_gap(frame: pl.DataFrame, as_of: datetime, split: Split) -> pl.DataFrame:
-    """The rows between validation and test whose labels were known before the test period began."""
-    return frame.filter(_between(split.trained_until(as_of), split.test_start(as_of)))
-
-
 def _between(start: datetime | None, end: datetime) -> pl.Expr:
     inside = (pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end)
     return inside if start is None else inside & (pl.col(PREDICTION_TIME) >= start)

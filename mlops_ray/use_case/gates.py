@@ -51,8 +51,9 @@ class BetterThanChampion:
 class BetterThanBaseline:
     """Gate: on the test period the metric is better than what one would answer without a model, with 95 % certainty.
 
-    That is what is best by the metric, such as rate, mean or median of the label before the test period: of all rows, or of those with the same values
-    of `by`, request columns or features such as hour and weekday (`evaluation.baseline`). It is better by more than
+    That is what is best by the metric for the labels before the test period, such as their rate, mean or median: of
+    all rows, or of those with the same values of `by`, request columns or features such as hour and weekday
+    (`evaluation.baseline`). It is better by more than
     `margin`.
     """
 

@@ -81,7 +81,9 @@ def test_no_answer_without_skill_is_better_than_the_baseline(task: Task, metric:
     frame = pl.DataFrame({"label": SKEWED[task.kind]})
     without = baseline(task, frame, frame, (), metric)
     shares = [[0.1, 0.1, 0.8], [0.8, 0.1, 0.1], [0.35, 0.35, 0.3]]
-    guesses = shares if task.width > 1 else [0.0, 0.3, 0.7, 1.0, np.median(labels), np.mean(labels), np.mean(labels) + 1]
+    guesses = (
+        shares if task.width > 1 else [0.0, 0.3, 0.7, 1.0, np.median(labels), np.mean(labels), np.mean(labels) + 1]
+    )
     for guess in guesses:
         compared = compare((task, task), labels, np.array([guess] * ROWS, float), without, day, metric)
         assert compared.difference.value <= 1e-3

@@ -152,7 +152,8 @@ def test_nobody_is_above_1_and_everybody_0_whatever_the_highest_and_the_lowest_a
     enough = Binary(decision=Capacity(4)).decided(np.zeros(4, bool), answer, 1)
     assert best.threshold == enough.threshold == 0.0
     later = np.array([0.0, 0.04, 0.75, 1.0])
-    assert not ways_to_choose(never, later).any() and ways_to_choose(best, later).all()
+    assert not ways_to_choose(never, later).any()
+    assert ways_to_choose(best, later).all()
 
 
 def test_answers_that_float32_cannot_tell_apart_are_chosen_together_or_not_at_all() -> None:

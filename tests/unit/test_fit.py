@@ -77,7 +77,8 @@ def test_balanced_classes_weigh_the_same_together() -> None:
 def test_balanced_classes_weigh_the_same_also_where_one_is_older() -> None:
     labels, fit = np.arange(2_000) < 1_000, Fit(class_weights="balanced", half_life=timedelta(days=14))
     found = weigh(fit, Binary(), labels, moments(2_000))
-    assert found.rows is not None and found.correction is not None
+    assert found.rows is not None
+    assert found.correction is not None
     assert np.bincount(labels.astype(int), found.rows) == pytest.approx([1_000] * 2)
     assert found.rows[0] / found.rows[14 * 24] == pytest.approx(0.5)
     ages = weigh(Fit(half_life=timedelta(days=14)), Binary(), labels, moments(2_000)).rows
@@ -231,9 +232,9 @@ def test_probabilities_of_a_class_that_was_learned_by_heart_are_led_back_to_the_
 @pytest.mark.parametrize("method", ["platt", "temperature"])
 def test_a_calibration_of_a_few_rows_of_a_class_is_refused(method: Any) -> None:
     """Of so few it says more of chance, and made answers worse than they had been."""
-    frame = pl.DataFrame({"x0": np.random.default_rng(2).normal(size=300), LABEL: np.arange(300) % 3 == 0}).with_columns(
-        pl.Series(PREDICTION_TIME, moments(300)), pl.Series(LABEL_KNOWN_AT, moments(300))
-    )
+    frame = pl.DataFrame(
+        {"x0": np.random.default_rng(2).normal(size=300), LABEL: np.arange(300) % 3 == 0}
+    ).with_columns(pl.Series(PREDICTION_TIME, moments(300)), pl.Series(LABEL_KNOWN_AT, moments(300)))
     case = replace(use_case, candidates=(GradientBoosting(),), fit=Fit(calibration=method))
     trial = Trial("gradient_boosting", 0, {**middle(GradientBoosting().space), "iterations": 2})
     train, features = Rows.of(frame), (Feature("x0", "number"),)
