@@ -14,6 +14,7 @@ from mlops_ray.errors import ConfigurationError, nearest
 
 SETTINGS_FILE = "settings.yaml"
 DATA_VARIABLE = "MLOPS_RAY_DATA"
+LEAST_REQUESTS_PER_S = 1e-5  # about one a day: who has to wait is told for how long, of which much less makes no number
 _IN_URLS = "#%?[]^|\\"
 _PATHS = ("state", "data", "artifacts", "audit_anchors", "ledger_wal", "ledger_secret_file")
 _PATHS_IF_GIVEN = (
@@ -120,7 +121,7 @@ class Settings(BaseModel):
     oidc_groups_claim: str = "groups"
     oidc_groups: dict[str, tuple[str, ...]] = {}
     oidc_people: dict[str, str] = {}
-    oidc_requests_per_s: float = Field(default=200, gt=0)
+    oidc_requests_per_s: float = Field(default=200, ge=LEAST_REQUESTS_PER_S, allow_inf_nan=False)
     oidc_client_id: str = ""
     oidc_client_secret: str = ""
     console_url: str = ""

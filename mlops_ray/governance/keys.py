@@ -13,6 +13,7 @@ from typing import Any
 import uuid6
 from sqlalchemy import Connection, Row, exists, insert, or_, select, update
 
+from mlops_ray.config import LEAST_REQUESTS_PER_S
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore, database_now, now_within
 from mlops_ray.governance.events import Actor, record
@@ -20,6 +21,7 @@ from mlops_ray.governance.principals import ALL_USE_CASES, RESERVED_NAMES, ROLES
 from mlops_ray.governance.tables import principals
 
 _NAME_CHARACTERS = 200
+_END = datetime(9999, 1, 1, tzinfo=UTC)  # in each zone it has a year
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def create_key(
     tokens. None: whoever had a key of this name, else somebody new. Of names, upper and lower case are the same, and so
     are the ways to write a letter in Unicode.
     Raises ConfigurationError for an unknown role, no use case, a name that is taken by a key not revoked, a name that
-    is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past.
+    is none (empty, longer than 200 characters, with control characters, '/', '\\\\' or '..'), an end in the past, a
+    rate below `LEAST_REQUESTS_PER_S`.
     The first key that is not for development ends the development principals for good: `development.ended`.
     """
     name = unicodedata.normalize("NFC", name)
@@ -337,8 +340,11 @@ def _check(principal: Principal) -> None:
     if principal.expires_at is not None:
         _expect_later("The key's end", principal.expires_at)
     rate = principal.requests_per_s
-    if rate is not None and not (math.isfinite(rate) and rate > 0):
-        raise ConfigurationError(f"The key's rate of {rate} requests/s must be above 0. Leave it out for no limit.")
+    if rate is not None and not (math.isfinite(rate) and rate >= LEAST_REQUESTS_PER_S):
+        raise ConfigurationError(
+            f"The key's rate of {rate} requests/s must be from {LEAST_REQUESTS_PER_S:.5f} (about one a day) on. "
+            f"Leave it out for no limit."
+        )
 
 
 def _expect_later(what: str, moment: datetime) -> None:
@@ -346,6 +352,8 @@ def _expect_later(what: str, moment: datetime) -> None:
         raise ConfigurationError(f"{what} {moment} has no time zone. Add Z for UTC.")
     if moment <= datetime.now(UTC):
         raise ConfigurationError(f"{what} {moment} is in the past. Give a later moment.")
+    if moment >= _END:
+        raise ConfigurationError(f"{what} {moment} is later than is kept. Give a moment before {_END:%Y-%m-%d}.")
 
 
 def _expect_name(what: str, name: str) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_ray.config import Settings
+from mlops_ray.config import LEAST_REQUESTS_PER_S, Settings
 from mlops_ray.errors import ConfigurationError
 from mlops_ray.governance.control_store import ControlStore
 from mlops_ray.governance.development_keys import development_key
@@ -115,6 +115,10 @@ def test_a_rate_is_kept_and_shared_between_replicas() -> None:
     assert 50 <= taken <= 55
     bucket.take(5, now + 10)
     assert 0 < bucket.take(5, now + 10) <= 0.2
+    slow = guard(requests_per_s=LEAST_REQUESTS_PER_S)
+    slow.replicas = 1_000
+    slow.admit(bearer(SECRET), "predict")
+    assert int(refused(429, slow, bearer(SECRET)).headers["retry-after"]) > 86_400
 
 
 def token(key: Any = RSA_KEY, kid: str = "one", algorithm: str = "RS256", **claims: Any) -> str:

@@ -39,6 +39,9 @@ def test_a_missing_and_a_wrong_value_are_named() -> None:
         load_settings(state="/s")
     with pytest.raises(ConfigurationError, match=r"'http_port'.*65535"):
         load_settings(state="/s", data="/d", http_port=70000)
+    for rate in (0, 5e-324, float("inf"), float("nan")):
+        with pytest.raises(ConfigurationError, match=r"'oidc_requests_per_s'"):
+            load_settings(state="/s", data="/d", oidc_requests_per_s=rate)
 
 
 @pytest.mark.parametrize("text", ["a: [", "just text", "- list"])

@@ -132,8 +132,10 @@ def test_revoking_twice_or_what_does_not_exist_is_refused(store: ControlStore) -
         ({"use_cases": ["a/../b"]}, "no name for a use case"),
         ({"expires_at": datetime(2020, 1, 1, tzinfo=UTC)}, "in the past"),
         ({"expires_at": datetime(2040, 1, 1)}, "no time zone"),
-        ({"requests_per_s": 0.0}, "above 0"),
-        ({"requests_per_s": float("nan")}, "above 0"),
+        ({"requests_per_s": 0.0}, "one a day"),
+        ({"requests_per_s": 5e-324}, "one a day"),
+        ({"requests_per_s": float("nan")}, "one a day"),
+        ({"requests_per_s": float("inf")}, "one a day"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_leaves_nothing(
