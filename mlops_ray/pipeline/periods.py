@@ -105,11 +105,10 @@ def _in_memory(use_case: UseCase, training_set: TrainingSet) -> Periods:
 
 def _label_delay(older: Rows) -> timedelta:
     """So long it took until nearly all labels of these rows were known."""
-    delays = [
-        frame[LABEL_KNOWN_AT] - frame[PREDICTION_TIME] for frame in older.frames([PREDICTION_TIME, LABEL_KNOWN_AT])
-    ]
-    longest: Any = pl.concat(delays).quantile(_KNOWN, "higher")
-    return longest
+    took = pl.col(LABEL_KNOWN_AT) - pl.col(PREDICTION_TIME)
+    delays = pl.concat(frame.select(took) for frame in older.frames([PREDICTION_TIME, LABEL_KNOWN_AT]))
+    delay: timedelta = delays.select(pl.all().quantile(_KNOWN, "higher")).item()
+    return delay
 
 
 def _settled_until(end: datetime, delay: timedelta) -> datetime:

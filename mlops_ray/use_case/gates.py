@@ -53,8 +53,7 @@ class BetterThanBaseline:
 
     That is what is best by the metric for the labels before the test period, such as their rate, mean or median: of
     all rows, or of those with the same values of `by`, request columns or features such as hour and weekday
-    (`evaluation.baseline`). It is better by more than
-    `margin`.
+    (`evaluation.baseline`). It is better by more than `margin`.
     """
 
     metric: str = "log_loss"
