@@ -1,5 +1,7 @@
 """Explanation: how much each feature moved one answer away from what the model answers on average."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -7,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 2
-_CELLS = 4_000_000  # of the rows that are asked about at once
+_CELLS = 4_000_000  # of the rows that are laid out at once
+ASKED_ROWS = 256  # at once: between two questions it looks at the time
 
 Ask = Callable[[NDArray[np.float32], NDArray[np.object_]], NDArray[np.float64]]
 
@@ -39,7 +42,9 @@ class Explanation:
     errors: NDArray[np.float64]
 
 
-def explain(ask: Ask, row: Inputs, background: Inputs, seed: int = 0, rounds: int = ROUNDS) -> Explanation:
+def explain(
+    ask: Ask, row: Inputs, background: Inputs, seed: int = 0, rounds: int = ROUNDS, ends_at: float = math.inf
+) -> Explanation:
     """The Shapley values of one row's features, against rows of what is usual.
 
     What a set of features is worth is the mean answer over the background where they have the row's values and the
@@ -53,15 +58,32 @@ def explain(ask: Ask, row: Inputs, background: Inputs, seed: int = 0, rounds: in
     ask: the model's answers, [rows] or [rows, outputs], on the scale where contributions add up, such as log odds.
     row: of one row. errors: of the sampling, from how the rounds differ; what the background leaves out is not in them.
     The same arguments give the same values. It asks about at most 2 * rounds * len(background) * (features - 1) rows:
-    none for a feature in which row and background are the same.
+    none for a feature in which row and background are the same; at most `ASKED_ROWS` at a time. ends_at: by the clock
+    of `time.monotonic`; raises TimeoutError if it is not done by then.
     """
     if rounds < 2:
         raise ValueError(f"rounds is {rounds}; two or more tell how far the values are from right.")
     random = np.random.default_rng(seed)
+    ask = _in_time(ask, ends_at)
     own, usual = ask(row.numbers, row.categories)[0], ask(background.numbers, background.categories)
     found = np.array([_one_round(ask, row, background, own, usual, random) for _ in range(rounds)])
     spread = found.var(axis=0, ddof=1).sum(axis=0) / rounds
     return Explanation(usual.mean(axis=0), found.mean(axis=(0, 1)), np.sqrt(spread) / len(background))
+
+
+def _in_time(ask: Ask, ends_at: float) -> Ask:
+    """The same in pieces, each of which is only begun before the end."""
+
+    def of_piece(numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
+        if time.monotonic() >= ends_at:
+            raise TimeoutError("The explanation was not done in time.")
+        return ask(numbers, categories)
+
+    def in_pieces(numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
+        pieces = [slice(at, at + ASKED_ROWS) for at in range(0, len(numbers), ASKED_ROWS)]
+        return np.concatenate([of_piece(numbers[some], categories[some]) for some in pieces])
+
+    return in_pieces
 
 
 def _one_round(

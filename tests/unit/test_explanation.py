@@ -1,5 +1,6 @@
 """Explanations, against Shapley values that are computed from every set of features."""
 
+import time
 from collections.abc import Callable
 from itertools import combinations
 from math import factorial
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlops_ray.registry.explanation import Inputs, explain
+from mlops_ray.registry.explanation import ASKED_ROWS, Inputs, explain
 
 NUMBERS, CATEGORIES = 4, 2
 FEATURES = NUMBERS + CATEGORIES
@@ -147,3 +148,19 @@ def test_one_feature_takes_all() -> None:
 def test_one_round_tells_no_error_and_is_refused() -> None:
     with pytest.raises(ValueError, match="rounds is 1"):
         explain(additive, some_rows(1, 3), some_rows(2, 4), rounds=1)
+
+
+def test_an_explanation_ends_in_time_and_asks_about_few_rows_at_once() -> None:
+    row, background, asked = some_rows(1, 3), some_rows(400, 4), []
+
+    def slow(*some: NDArray) -> NDArray[np.float64]:
+        asked.append(len(some[0]))
+        time.sleep(0.1)
+        return crossed(*some)
+
+    whole = explain(crossed, row, background, ends_at=time.monotonic() + 600)
+    assert np.array_equal(whole.contributions, explain(crossed, row, background).contributions)
+    with pytest.raises(TimeoutError):
+        explain(slow, row, background, ends_at=time.monotonic() + 0.25)
+    assert max(asked) <= ASKED_ROWS
+    assert len(asked) <= 3
