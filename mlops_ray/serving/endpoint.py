@@ -127,9 +127,7 @@ class Endpoint:
                 scored = await self._ask(served, question, self._follower.counts[served.version, "champion"])
                 if canary:
                     self._follower.counts[canary.version, "canary"].failed()
-            latency_s = (
-                time.perf_counter() - request.started_s
-            )  # reasons are no part of it: no version is judged by them
+            latency_s = time.perf_counter() - request.started_s  # no version is judged by its reasons
             scored = await self._explained(served, request, scored)
             with part("ledger"):
                 self._keep(inquiry, served, route, scored, latency_s)
@@ -256,6 +254,7 @@ class Endpoint:
             as_of=scored.as_of,
             question=inquiry.question,
             caller=inquiry.caller,
+            reasons=[said["reasons"] for said in scored.reasons],
         )
 
     def _offer_shadow(self, inquiry: Inquiry, traffic: Traffic, scored: Scored) -> None:

@@ -1,6 +1,7 @@
 """Reasons of an answer, over HTTP: they add up to it, are the same again, and nobody pays who did not ask."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -69,6 +70,17 @@ def test_the_same_question_has_the_same_reasons(endpoint: ExampleEndpoint) -> No
     assert first["predictions"] == second["predictions"]
     (prediction,) = answer_of(first).predictions
     assert prediction.reasons == first["predictions"][0]["reasons"]
+
+
+def test_reasons_that_are_given_are_recorded(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, seal=sealed_as(OUTCOME)) as example:
+        answer = predict(example, {"features": VECTORS, "explain": True}).json()
+        assert predict(example, {"features": VECTORS[:1]}).status_code == 200
+        found = recorded(example).sort("time", "row")["reasons"].to_list()
+        assert [text and json.loads(text) for text in found] == [
+            *[row["reasons"] for row in answer["predictions"]],
+            None,
+        ]
 
 
 def test_an_answer_by_keys_is_explained_too_and_fits_the_document(endpoint: ExampleEndpoint) -> None:
