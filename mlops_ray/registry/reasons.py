@@ -20,7 +20,7 @@ def reasons(
 ) -> list[dict[str, Any]]:
     """For each row, as JSON: `base`, the mean answer to the held-out rows that were sealed with the model, and
     `contributions` by feature, the largest first; together they are the answer, on the `scale` named. `error` is the
-    largest standard error of a contribution (`explanation.explain`). The same row has the same reasons.
+    largest error of a contribution (`explanation.explain`). The same row has the same reasons.
 
     numbers, categories: as `Model.answers` takes them; answer: what it gave. ends_at: see `explain`, which raises
     TimeoutError. Raises ConfigurationError if no rows were sealed with the model.
@@ -36,7 +36,7 @@ def reasons(
             return task.additive(sealed.model.answers(some, others), answer[row])
 
         asked = Inputs(numbers[row : row + 1], categories[row : row + 1])
-        one = explain(additive, asked, background, ends_at=ends_at)
+        one = explain(additive, asked, background, ends_at=ends_at, doubt=task.additive_error)
         by_size = np.argsort(-np.abs(one.contributions), kind="stable")
         return {
             "scale": task.additive_scale,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlops_ray.registry.explanation import ASKED_ROWS, Inputs, explain
+from mlops_ray.registry.explanation import ASKED_ROWS, Explanation, Inputs, explain
+from mlops_ray.tasks.binary import BINARY
 
 NUMBERS, CATEGORIES = 4, 2
 FEATURES = NUMBERS + CATEGORIES
@@ -90,6 +91,29 @@ def test_the_stated_error_is_the_distance_from_the_exact_values() -> None:
         errors.append(found.errors)
     ratio = np.mean(np.square(distances)) / np.mean(np.square(errors))
     assert 0.8 < ratio < 1.25  # antithetic pairs counted as if they were independent would give about half of 1
+
+
+def of_probabilities(seed: int, deviation: float) -> tuple[Explanation, NDArray[np.float64]]:
+    """A logistic regression whose scores have this deviation, explained by its float32 probabilities, and exactly."""
+    random = np.random.default_rng(seed)
+    weights, rows = random.normal(size=20), random.normal(size=(31, 20)).astype(np.float32)
+    weights *= deviation / np.std(rows @ weights)
+
+    def ask(numbers: NDArray[np.float32], _: NDArray[np.object_]) -> NDArray[np.float64]:
+        return BINARY.additive((1 / (1 + np.exp(-(numbers @ weights)))).astype(np.float32), np.empty(0))
+
+    row, background = (Inputs(some, np.empty((len(some), 0), object)) for some in (rows[:1], rows[1:]))
+    found = explain(ask, row, background, doubt=BINARY.additive_error)
+    return found, weights * (rows[0] - rows[1:].mean(axis=0))
+
+
+@pytest.mark.parametrize("deviation", [1.0, 3.0, 5.0, 8.0, 11.0])
+def test_the_stated_error_holds_what_float32_leaves_of_probabilities_near_0_and_1(deviation: float) -> None:
+    for seed in range(30):
+        found, exact_values = of_probabilities(seed, deviation)
+        assert (np.abs(found.contributions - exact_values) <= found.errors).all(), (seed, deviation)
+        if deviation == 1.0:  # and is next to nothing where float32 leaves enough
+            assert found.errors.max() < 1e-4
 
 
 def test_a_feature_that_the_model_does_not_use_contributes_nothing() -> None:

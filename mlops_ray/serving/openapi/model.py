@@ -230,7 +230,7 @@ def _row_answer(task: Task, when: str) -> dict[str, Any]:
             "scale": {"const": task.additive_scale},
             "base": {"type": "number", "description": "The mean answer to the rows sealed with the model."},
             "contributions": {"type": "object", "additionalProperties": {"type": "number"}},
-            "error": {"type": "number", "minimum": 0, "description": "The largest standard error of a contribution."},
+            "error": {"type": "number", "minimum": 0, "description": "The largest of a contribution."},
         }
     )
     parts["reasons"] = {"anyOf": [reasons, {"type": "null"}], "description": "Only where `explain` was asked for."}
