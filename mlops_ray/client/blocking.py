@@ -83,10 +83,10 @@ class Client:
         """Predict for one row or many, given by entity keys and event time, or by full feature vectors.
 
         as_of: the moment as of which features are read, at most the event time minus the lead time; default: when the
-        server gets the request. explain: each `Prediction` has its `reasons`. Datetimes need a zone. Raises DataError
-        if the server refuses the rows (it names the field), ForbiddenError if it does not accept the key,
-        UnavailableError if it does not answer after all attempts or before the deadline. A retry keeps the request id,
-        so that the server can tell it from a new request.
+        server gets the request. explain: each `Prediction` has its `reasons`, as far as there is time for them.
+        Datetimes need a zone. Raises DataError if the server refuses the rows (it names the field), ForbiddenError if
+        it does not accept the key, UnavailableError if it does not answer after all attempts or before the deadline. A
+        retry keeps the request id, so that the server can tell it from a new request.
         """
         return answer_of(self._carry_out(question(name, keys, features, as_of, explain)))
 

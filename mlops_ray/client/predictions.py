@@ -21,7 +21,8 @@ class Prediction:
     missing_features: of which the online store knew no value at the moment `as_of` of the answer; expired_features:
     whose value was older than it may be. The model took both as missing. late: it was asked later than the model
     learned to, after the event time minus the lead time. reasons: where they were asked for, the contribution of each
-    feature to the answer, on a scale where together with the base they are the answer.
+    feature to the answer, on a scale where together with the base they are the answer; reasons_missing: why there are
+    none although they were asked for.
     """
 
     probability: float | None
@@ -33,6 +34,7 @@ class Prediction:
     low: float | None = None
     high: float | None = None
     reasons: Mapping[str, Any] | None = None
+    reasons_missing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,4 +103,5 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         row.get("low"),
         row.get("high"),
         row.get("reasons"),
+        row.get("reasons_missing"),
     )

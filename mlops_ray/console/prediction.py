@@ -114,8 +114,9 @@ class PredictionPages:
 
 
 def reasons_again(sealed: "SealedModel", rows: pl.DataFrame, personal: set[str]) -> list[dict[str, Any]]:
-    """Reasons of rows of the ledger, which has none, computed now by the model that answered; of each whether that
-    gives the answer again that is recorded. What features of persons contributed is one sum.
+    """Reasons of rows of the ledger, which has only those that callers asked for, computed now by the model that
+    answered; of each whether that gives the answer again that is recorded. What features of persons contributed is one
+    sum.
 
     Raises ConfigurationError where no rows were sealed with the model, DataError where the ledger left an input out.
     """

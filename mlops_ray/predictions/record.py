@@ -18,6 +18,7 @@ Route = Literal["champion", "canary", "asked", "shadow", "batch"]
 UNWATCHED: tuple[Route, ...] = ("asked", "batch")
 QUESTION_BYTES = 8
 _FLOAT32 = np.dtype(np.float32)
+_json = msgspec.json.Encoder().encode
 
 
 class Described(Protocol):
@@ -66,7 +67,7 @@ class Record(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     keys: request columns, a list for each row; None where the caller sent features. numbers: float32 [rows, numbers]
     (NaN is missing). categories: texts, row after row ("" is missing). answer: float32, row after row. question: 8
     bytes that tell what was asked from any other question; none where nobody can ask twice. caller: the id of the
-    principal who asked.
+    principal who asked. reasons: of each row, as JSON, None where there are none; empty where no row has any.
     """
 
     version: str
@@ -81,6 +82,7 @@ class Record(msgspec.Struct, array_like=True, tag=1, frozen=True, gc=False):
     answer: bytes
     question: bytes = b""
     caller: str = ""
+    reasons: tuple[str | None, ...] = ()
 
 
 class Recorder:
@@ -88,7 +90,8 @@ class Recorder:
 
     A request column with `personal="omit"` is left out, and so is the feature that repeats it unchanged; with "hash"
     both are hashed (a number among the features is left out: a hash is no number). A feature that is computed from a
-    personal column is the model's input and is kept. Of what was asked a digest is kept, by the secret as well where a
+    personal column is the model's input and is kept. So it is with what
+    features contributed, of which nothing is hashed. Of what was asked a digest is kept, by the secret as well where a
     column is personal: of a plain one, whoever guesses a name could see that he is right.
     """
 
@@ -102,7 +105,7 @@ class Recorder:
         self._question_hash = personal if has_personal(model) else None
         self._names = [column.name for column in columns]
         self._hashed_keys = [(i, column.type) for i, column in enumerate(columns) if column.personal == "hash"]
-        rules = {feature.name: _rule_of(model, feature) for feature in model.features}
+        self._rules = rules = {feature.name: _rule_of(model, feature) for feature in model.features}
         numbers = [feature.name for feature in model.features if feature.kind == "number"]
         categories = [feature.name for feature in model.features if feature.kind == "category"]
         self._kept_numbers = _kept(numbers, rules)
@@ -132,6 +135,7 @@ class Recorder:
         answer: NDArray[np.float32],
         question: bytes = b"",
         caller: str = "",
+        reasons: Sequence[Mapping[str, Any] | None] = (),
     ) -> Record:
         """The record of an answer; see `LedgerWriter.append` for the shapes."""
         if self._kept_numbers is not None:
@@ -147,7 +151,14 @@ class Recorder:
         return Record(
             self.schema.version, request_id, time_us, as_of_us, route, latency_s, rows,
             _float32_bytes(numbers), texts, _float32_bytes(answer), question[:QUESTION_BYTES], caller,
+            tuple(map(self._told, reasons)) if any(reasons) else (),
         )  # fmt: skip
+
+    def _told(self, reasons: Mapping[str, Any] | None) -> str | None:
+        if reasons is None:
+            return None
+        said = {name: value for name, value in reasons["contributions"].items() if self._rules[name] is None}
+        return _json({**reasons, "contributions": said}).decode()
 
     def _hide(self, rows: list[list[Any]] | None, texts: list[str], personal: PersonalHash) -> None:
         for position, type_ in self._hashed_keys:

@@ -5,9 +5,10 @@ the moment of the id, or younger than that by more than `LONGEST_SEGMENT`. It ma
 and of the greatest request id, and the millisecond of the last answer, so that a list of names tells where an id or a
 moment can be. A row is a prediction. Columns:
 `request_id`, `row` (within the request), `time` (answered) and `as_of` (UTC), `version`, `route`, `latency_s`,
-`caller` (the principal's id), `question` (a digest of what was asked), `key.<request column>`, `feature.<name>`
-(float32 or text; null is missing), and the answer: `probability` of yes, the number as `prediction`, or the
-`probabilities` of the classes, in the order in which the version has them (see `Task.ledger_types`).
+`caller` (the principal's id), `question` (a digest of what was asked), `reasons` (as JSON; null where none were asked
+for, or given), `key.<request column>`, `feature.<name>` (float32 or text; null is missing), and the answer:
+`probability` of yes, the number as `prediction`, or the `probabilities` of the classes, in the order in which the
+version has them (see `Task.ledger_types`).
 """
 
 import re
@@ -24,6 +25,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts, locate, parquet_file
 from mlops_ray.errors import UnavailableError
@@ -55,6 +57,7 @@ COLUMNS: dict[str, pl.DataType] = {
     "latency_s": pl.Float32(),
     "caller": pl.String(),
     "question": pl.Int64(),
+    "reasons": pl.String(),
 }
 
 _decode = msgspec.msgpack.Decoder(RecordSchema | Record).decode
@@ -139,6 +142,7 @@ def frame_of(schema: RecordSchema, records: Sequence[Record]) -> pl.DataFrame:
         columns = {name: column.gather(of_row) for name, column in columns.items()}
     number_of_row = pl.Series(np.arange(total) - first).cast(pl.Int32)
     parts = {"request_id": columns.pop("request_id"), "row": number_of_row, **columns}
+    parts["reasons"] = _reasons(records, rows)
     parts |= _keys(schema, records) | _features(schema, records, total)
     parts |= columns_of(schema.answer, b"".join(record.answer for record in records))
     return pl.DataFrame(parts)
@@ -182,6 +186,14 @@ def _cast(column: pl.Series, type_: pl.DataType) -> pl.Series:
 
 def _number(question: bytes) -> int | None:
     return int.from_bytes(question, "big", signed=True) if question else None
+
+
+def _reasons(records: Sequence[Record], rows: NDArray[np.int64]) -> pl.Series:
+    """Few records have any."""
+    if not any(record.reasons for record in records):
+        return pl.repeat(None, int(rows.sum()), dtype=pl.String, eager=True)
+    texts = [record.reasons or (None,) * count for record, count in zip(records, rows.tolist(), strict=True)]
+    return pl.Series([text for some in texts for text in some], dtype=pl.String)
 
 
 def _keys(schema: RecordSchema, records: Sequence[Record]) -> dict[str, pl.Series]:

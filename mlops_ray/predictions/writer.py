@@ -85,6 +85,7 @@ class LedgerWriter:
         as_of: datetime | None = None,
         question: bytes = b"",
         caller: str = "",
+        reasons: Sequence[Mapping[str, Any] | None] = (),
     ) -> None:
         """Record an answer, now. When this returns, the record outlives the process.
 
@@ -93,7 +94,7 @@ class LedgerWriter:
         answer: float32 [rows], or [rows, width] where the width of the version's task is not 1. as_of: the moment the
         features were read for; None: now.
         question: a digest of what was asked: the same id and question again is a repetition, which counts once. caller:
-        the principal's id.
+        the principal's id. reasons: of each row, None where there are none; empty where none were asked for.
         Raises KeyError for a version that was not added, and UnavailableError if the local disk takes no more: then
         the record is not kept.
         """
@@ -104,7 +105,7 @@ class LedgerWriter:
             return _encode(
                 recorder.record(
                     request_id, now_us, as_of_us, route, latency_s, keys, numbers, categories, answer, question,
-                    caller,
+                    caller, reasons,
                 )
             )  # fmt: skip
 

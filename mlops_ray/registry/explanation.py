@@ -1,5 +1,7 @@
 """Explanation: how much each feature moved one answer away from what the model answers on average."""
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -7,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROUNDS = 2
-_CELLS = 4_000_000  # of the rows that are asked about at once
+_CELLS = 4_000_000  # of the rows that are laid out at once
+ASKED_ROWS = 256  # at once: between two questions it looks at the time
 
 Ask = Callable[[NDArray[np.float32], NDArray[np.object_]], NDArray[np.float64]]
+Doubt = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Explanation:
-    """`contributions` [features] or [features, outputs], numbers before categories; `errors` their standard errors.
+    """`contributions` [features] or [features, outputs], numbers before categories; `errors`: how far each is off,
+    the standard error of the sampling and the most that rounded answers add to it.
 
     The model's answer is `base`, its mean over the background, plus the sum of the contributions, to rounding.
     """
@@ -39,7 +44,15 @@ class Explanation:
     errors: NDArray[np.float64]
 
 
-def explain(ask: Ask, row: Inputs, background: Inputs, seed: int = 0, rounds: int = ROUNDS) -> Explanation:
+def explain(
+    ask: Ask,
+    row: Inputs,
+    background: Inputs,
+    seed: int = 0,
+    rounds: int = ROUNDS,
+    ends_at: float = math.inf,
+    doubt: Doubt = np.zeros_like,
+) -> Explanation:
     """The Shapley values of one row's features, against rows of what is usual.
 
     What a set of features is worth is the mean answer over the background where they have the row's values and the
@@ -51,37 +64,62 @@ def explain(ask: Ask, row: Inputs, background: Inputs, seed: int = 0, rounds: in
     alone: an additive model is explained without any, as all orders say the same.
 
     ask: the model's answers, [rows] or [rows, outputs], on the scale where contributions add up, such as log odds.
-    row: of one row. errors: of the sampling, from how the rounds differ; what the background leaves out is not in them.
+    row: of one row. doubt: how far answers may be off, as a function of them. errors: of the sampling, from how the
+    rounds differ, and of both answers that each difference is of; what the background leaves out is not in them.
     The same arguments give the same values. It asks about at most 2 * rounds * len(background) * (features - 1) rows:
-    none for a feature in which row and background are the same.
+    none for a feature in which row and background are the same; at most `ASKED_ROWS` at a time. ends_at: by the clock
+    of `time.monotonic`; raises TimeoutError if it is not done by then.
     """
     if rounds < 2:
         raise ValueError(f"rounds is {rounds}; two or more tell how far the values are from right.")
     random = np.random.default_rng(seed)
+    ask = _in_time(ask, ends_at)
     own, usual = ask(row.numbers, row.categories)[0], ask(background.numbers, background.categories)
-    found = np.array([_one_round(ask, row, background, own, usual, random) for _ in range(rounds)])
+    of_rounds = [_one_round(ask, doubt, row, background, own, usual, random) for _ in range(rounds)]
+    found, unsure = np.stack(of_rounds, axis=1)
     spread = found.var(axis=0, ddof=1).sum(axis=0) / rounds
-    return Explanation(usual.mean(axis=0), found.mean(axis=(0, 1)), np.sqrt(spread) / len(background))
+    errors = np.sqrt(spread) / len(background) + unsure.mean(axis=(0, 1))
+    return Explanation(usual.mean(axis=0), found.mean(axis=(0, 1)), errors)
+
+
+def _in_time(ask: Ask, ends_at: float) -> Ask:
+    """The same in pieces, each of which is only begun before the end."""
+
+    def of_piece(numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
+        if time.monotonic() >= ends_at:
+            raise TimeoutError("The explanation was not done in time.")
+        return ask(numbers, categories)
+
+    def in_pieces(numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float64]:
+        pieces = [slice(at, at + ASKED_ROWS) for at in range(0, len(numbers), ASKED_ROWS)]
+        return np.concatenate([of_piece(numbers[some], categories[some]) for some in pieces])
+
+    return in_pieces
 
 
 def _one_round(
     ask: Ask,
+    doubt: Doubt,
     row: Inputs,
     background: Inputs,
     own: NDArray[np.float64],
     usual: NDArray[np.float64],
     random: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """What each feature adds, by one permutation and its reverse for each row of the background: [background, ...]."""
+    """What each feature adds, by one permutation and its reverse for each row of the background, and how far that may
+    be off: [2, background, ...]."""
     order = random.permuted(np.tile(np.arange(row.features), (len(background), 1)), axis=1)
     parts = []
     for some in _pieces(len(background), row.features):
         piece, place = Inputs(background.numbers[some], background.categories[some]), order[some].argsort(axis=1)
-        added = np.diff(_answers(ask, row, piece, order[some], own, usual[some]), axis=2)
+        answers = _answers(ask, row, piece, order[some], own, usual[some])
+        off = doubt(answers)
+        steps = np.stack([np.diff(answers, axis=2), off[:, :, 1:] + off[:, :, :-1]])
         rows = np.arange(len(piece))[:, None]
-        forward, backward = added[:, 0][rows, place], added[:, 1][rows, row.features - 1 - place]
-        parts.append((forward + backward) / 2)
-    return np.concatenate(parts)
+        forward, backward = steps[:, :, 0][:, rows, place], steps[:, :, 1][:, rows, row.features - 1 - place]
+        changed = _different(row, piece)
+        parts.append((forward + backward) / 2 * changed.reshape(*changed.shape, *[1] * own.ndim))
+    return np.concatenate(parts, axis=1)
 
 
 def _answers(

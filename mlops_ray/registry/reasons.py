@@ -1,5 +1,6 @@
 """Reasons: what each feature contributed to an answer of a sealed model, against the rows it was sealed with."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,18 @@ from mlops_ray.registry.sealed_model import SealedModel
 
 
 def reasons(
-    sealed: SealedModel, numbers: NDArray[np.float32], categories: NDArray[np.object_], answer: NDArray[np.float32]
+    sealed: SealedModel,
+    numbers: NDArray[np.float32],
+    categories: NDArray[np.object_],
+    answer: NDArray[np.float32],
+    ends_at: float = math.inf,
 ) -> list[dict[str, Any]]:
     """For each row, as JSON: `base`, the mean answer to the held-out rows that were sealed with the model, and
     `contributions` by feature, the largest first; together they are the answer, on the `scale` named. `error` is the
-    largest standard error of a contribution (`explanation.explain`). The same row has the same reasons.
+    largest error of a contribution (`explanation.explain`). The same row has the same reasons.
 
-    numbers, categories: as `Model.answers` takes them; answer: what it gave. Raises ConfigurationError if no rows were
-    sealed with the model.
+    numbers, categories: as `Model.answers` takes them; answer: what it gave. ends_at: see `explain`, which raises
+    TimeoutError. Raises ConfigurationError if no rows were sealed with the model.
     """
     if sealed.background is None:
         raise ConfigurationError("No held-out rows were sealed with this model, so its answers cannot be explained.")
@@ -30,7 +35,8 @@ def reasons(
         def additive(some: NDArray[np.float32], others: NDArray[np.object_]) -> NDArray[np.float64]:
             return task.additive(sealed.model.answers(some, others), answer[row])
 
-        one = explain(additive, Inputs(numbers[row : row + 1], categories[row : row + 1]), background)
+        asked = Inputs(numbers[row : row + 1], categories[row : row + 1])
+        one = explain(additive, asked, background, ends_at=ends_at, doubt=task.additive_error)
         by_size = np.argsort(-np.abs(one.contributions), kind="stable")
         return {
             "scale": task.additive_scale,

@@ -69,7 +69,7 @@ def _absent(one: Prediction) -> list[str]:
 
 
 def _reasons(found: Sequence[Prediction]) -> list[pl.Series]:
-    """Where they were asked for: the contribution of each feature."""
-    if not any(one.reasons for one in found):
+    """Where they were asked for: the contribution of each feature; null where they were not ready in time."""
+    if not any(one.reasons or one.reasons_missing for one in found):
         return []
     return [pl.Series("reasons", [one.reasons and dict(one.reasons["contributions"]) for one in found])]

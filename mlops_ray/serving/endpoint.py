@@ -4,13 +4,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from mlops_ray.errors import UnavailableError
+from mlops_ray.errors import MlopsRayError, UnavailableError
 from mlops_ray.predictions.record import Route as LedgerRoute
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.serving.counters import Counts
-from mlops_ray.serving.failures import FAILURES
+from mlops_ray.serving.failures import FAILED, FAILURES, told
 from mlops_ray.serving.follower import Follower
 from mlops_ray.serving.http import DEADLINE_S, Admission, HttpError, Request, Response, Route, Routes
 from mlops_ray.serving.inference_protocol import HEADER_LENGTH, encode_answer, ledger_key
@@ -23,6 +24,7 @@ from mlops_ray.serving.tracing import part, tell
 from mlops_ray.serving.traffic import Traffic
 
 CANARY_SHARE_OF_DEADLINE = 0.5  # at most; see `Traffic.patience_s`
+REASONS_SHARE_OF_DEADLINE = 0.9  # with the answer; the rest is for its record and the way back
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ class Endpoint:
         self._name = name
         self._follower, self._ledger = follower, ledger
         self._canary_deadline_s = deadline_s * CANARY_SHARE_OF_DEADLINE
+        self._reasons_deadline_s = deadline_s * REASONS_SHARE_OF_DEADLINE
         self._busy_from, self._at_work = busy_from, 0
         self.shadow = Shadow(self._keep_shadow)
         self._recent = RecentAnswers()
@@ -124,8 +127,10 @@ class Endpoint:
                 scored = await self._ask(served, question, self._follower.counts[served.version, "champion"])
                 if canary:
                     self._follower.counts[canary.version, "canary"].failed()
+            latency_s = time.perf_counter() - request.started_s  # no version is judged by its reasons
+            scored = await self._explained(served, request, scored)
             with part("ledger"):
-                latency_s = self._keep(inquiry, served, route, scored, request.started_s)
+                self._keep(inquiry, served, route, scored, latency_s)
             tell(model=self._name, version=served.version, route=route)
             counts = self._follower.counts[served.version, route]
             counts.answered(latency_s)
@@ -142,7 +147,10 @@ class Endpoint:
         counts = self._follower.counts[asked.version, ASKED]
         try:
             scored = await self._ask(asked, question, counts, aside=True)
-            counts.answered(self._keep(inquiry, asked, ASKED, scored, request.started_s))
+            latency_s = time.perf_counter() - request.started_s
+            scored = await self._explained(asked, request, scored)
+            self._keep(inquiry, asked, ASKED, scored, latency_s)
+            counts.answered(latency_s)
             return Given(asked.version, asked.schema.task, scored)
         finally:
             self._at_work -= 1
@@ -205,10 +213,35 @@ class Endpoint:
             counts.failed()
             raise
 
+    async def _explained(self, served: ServedVersion, request: Request, scored: Scored) -> Scored:
+        """The answer with its reasons, where they were asked for, as far as there is time for them."""
+        if not scored.explain:
+            return scored
+        left_s = self._reasons_deadline_s - (time.perf_counter() - request.started_s)
+        ends_at = time.monotonic() + left_s
+        with part("reasons"):
+            rows = range(len(scored.answer))
+            return replace(scored, reasons=[await self._reasons(served, request, scored, row, ends_at) for row in rows])
+
+    async def _reasons(
+        self, served: ServedVersion, request: Request, scored: Scored, row: int, ends_at: float
+    ) -> Mapping[str, Any]:
+        """What the answer to a row says of its reasons; whatever happens to them, the answer is given."""
+        try:
+            return {"reasons": await served.reasons(scored, row, ends_at)}
+        except TimeoutError:
+            why = "They were not ready in time. Ask again, or for fewer rows at a time."
+        except FAILURES as error:
+            why = told(error) if isinstance(error, MlopsRayError) else FAILED
+            _logger.warning(
+                "Version %s gives no reasons of row %d of request %s: %s: %s",
+                served.version, row, request.request_id, type(error).__name__, error,
+            )  # fmt: skip
+        return {"reasons": None, "reasons_missing": why}
+
     def _keep(
-        self, inquiry: Inquiry, served: ServedVersion, route: LedgerRoute, scored: Scored, started_s: float
-    ) -> float:
-        latency_s = time.perf_counter() - started_s
+        self, inquiry: Inquiry, served: ServedVersion, route: LedgerRoute, scored: Scored, latency_s: float
+    ) -> None:
         self._ledger.append(
             served.version,
             request_id=inquiry.request_id,
@@ -221,8 +254,8 @@ class Endpoint:
             as_of=scored.as_of,
             question=inquiry.question,
             caller=inquiry.caller,
+            reasons=[said["reasons"] for said in scored.reasons],
         )
-        return latency_s
 
     def _offer_shadow(self, inquiry: Inquiry, traffic: Traffic, scored: Scored) -> None:
         step, candidate = traffic.step, traffic.candidate
@@ -235,8 +268,7 @@ class Endpoint:
         self.shadow.offer(Asked(inquiry, traffic.champion, candidate, scored, counts))
 
     def _keep_shadow(self, asked: Asked, scored: Scored, latency_s: float) -> None:
-        started_s = time.perf_counter() - latency_s
-        self._keep(asked.inquiry, asked.candidate, "shadow", scored, started_s)
+        self._keep(asked.inquiry, asked.candidate, "shadow", scored, latency_s)
 
 
 def _predictions(given: Given) -> list[dict[str, Any]]:
@@ -251,7 +283,7 @@ def _predictions(given: Given) -> list[dict[str, Any]]:
         if late:
             answer["late"] = True
     for answer, reasons in zip(answers, scored.reasons, strict=False):  # none where they were not asked for
-        answer["reasons"] = reasons
+        answer.update(reasons)
     return answers
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
+from mlops_ray.errors import ConfigurationError
 from mlops_ray.registry.model_schema import ModelSchema
 from mlops_ray.registry.reasons import reasons
 from mlops_ray.serving.batching import Answers, Batcher, TurnBatcher
@@ -32,9 +33,10 @@ class Scored:
 
     answer: to each row, as the task of the version's schema has it. late: of each row given by keys, whether it was
     asked about later than the model learned to: after the event time minus the lead time. tensors: what the Open
-    Inference Protocol wants back. reasons: of each answer, where they were asked for. lookup_s, model_s: how long
-    reading the online store and asking the model took, without any waiting; model_s is None where requests are asked
-    together.
+    Inference Protocol wants back. explain: the reasons of each answer are asked for, too. reasons: what each answer
+    says of them: `reasons`, or None as that and why as `reasons_missing`; empty where they were not asked for.
+    lookup_s, model_s: how long reading the online store and asking the model took, without any waiting; model_s is None
+    where requests are asked together.
     """
 
     keys: Sequence[Mapping[str, Any]] | None
@@ -43,6 +45,7 @@ class Scored:
     as_of: datetime
     late: Sequence[bool] = ()
     tensors: Tensors | None = None
+    explain: bool = False
     reasons: Sequence[Mapping[str, Any]] = ()
     lookup_s: float = 0.0
     model_s: float | None = None
@@ -117,6 +120,8 @@ class ServedVersion:
         # as much as the lookup.
         threads = remote_calls or (WAITING_LOOKUPS if predictor.waits else 1)
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"version-{version}")
+        # Reasons take as long as some thousand answers, so answers do not wait in one row with them.
+        self._reasons_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"reasons-{version}")
         serving = self.schema.serving
         self._event_time, self._lead_time = self.schema.event_time, timedelta(seconds=self.schema.lead_time_s)
         self._batcher = (
@@ -152,7 +157,8 @@ class ServedVersion:
         threading.Thread(target=self._close, name=f"close-{self.version}", daemon=True).start()
 
     def _close(self) -> None:
-        self._threads.shutdown(wait=True)
+        for threads in (self._threads, self._reasons_thread):
+            threads.shutdown(wait=True)
         self.predictor.close()
 
     async def predict(self, content: bytes, aside: bool = False) -> Scored:
@@ -163,7 +169,7 @@ class ServedVersion:
         """
         asked, as_of, late = self._counted(self._asked, content)
         scored = await self._scored(asked, as_of, late, aside)
-        return await self._explained(scored) if asked.explain else scored
+        return replace(scored, explain=True) if asked.explain else scored
 
     async def _scored(self, asked: Asked, as_of: datetime, late: Sequence[bool], aside: bool) -> Scored:
         if asked.keys is not None:
@@ -179,16 +185,19 @@ class ServedVersion:
         vectors = self._infer_body.vectors(tensors.columns)
         return await self._from_vectors(vectors, aside, datetime.now(UTC), tensors)
 
-    async def _explained(self, scored: Scored) -> Scored:
+    async def reasons(self, scored: Scored, row: int, ends_at: float) -> Mapping[str, Any]:
+        """The reasons of an answer that this version gave, in a thread that answers nothing.
+
+        A row at a time, so that those who wait for it take turns. Raises TimeoutError if they are not there at
+        `ends_at`, by the clock of `time.monotonic`, and ConfigurationError if this model can give none.
+        """
         if self._remote:
-            raise HttpError(
-                400,
-                "explain: this model runs in a deployment of its own, where reasons cannot be asked for.",
-                "explain",
-            )
-        given = scored.vectors.numbers, scored.vectors.categories, scored.answer
-        found: Sequence[Mapping[str, Any]] = await self.in_its_thread(reasons, self.predictor.sealed, *given)
-        return replace(scored, reasons=found)
+            raise ConfigurationError("This model runs in a deployment of its own, where reasons cannot be asked for.")
+        some = slice(row, row + 1)
+        given = scored.vectors.numbers[some], scored.vectors.categories[some], scored.answer[some], ends_at
+        pending = self._reasons_thread.submit(copy_context().run, reasons, self.predictor.sealed, *given)
+        async with asyncio.timeout(ends_at - time.monotonic()):  # the thread ends by itself, after a piece of its work
+            return (await asyncio.wrap_future(pending))[0]
 
     def _asked(self, content: bytes) -> tuple[Asked, datetime, Sequence[bool]]:
         """What is asked, as of when, and which rows are late. Raises HttpError if it is refused."""

@@ -22,6 +22,7 @@ from mlops_ray.tasks.probability import (
     as_served,
     log_losses,
     log_odds,
+    log_odds_error,
     wrong_probability,
 )
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
@@ -197,6 +198,9 @@ class Binary:
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return log_odds(answer)
+
+    def additive_error(self, additive: Floats) -> Floats:
+        return log_odds_error(additive)
 
     def with_scale(self, labels: NDArray[Any]) -> "Binary":
         return self

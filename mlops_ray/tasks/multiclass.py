@@ -15,7 +15,7 @@ from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
 from mlops_ray.tasks.measured import measured_by_blocks
-from mlops_ray.tasks.probability import log_losses, log_odds, wrong_probability
+from mlops_ray.tasks.probability import log_losses, log_odds, log_odds_error, wrong_probability
 from mlops_ray.tasks.ranking import calibration, freedom_by_label, ranking
 
 if TYPE_CHECKING:
@@ -233,6 +233,9 @@ class MultiClass:
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return log_odds(answer[:, int(np.argmax(about))])
+
+    def additive_error(self, additive: Floats) -> Floats:
+        return log_odds_error(additive)
 
     def with_scale(self, labels: NDArray[Any]) -> "MultiClass":
         return self

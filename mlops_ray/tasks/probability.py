@@ -40,6 +40,15 @@ def log_odds(probability: NDArray[np.floating[Any]]) -> Floats:
     return odds
 
 
+def log_odds_error(odds: Floats) -> Floats:
+    """How far `log_odds` may be from those that a model came to before it made float32 of the probability p:
+    float32 eps / (p (1 - p)); where they are cut off, as far again as they are, for want of any bound."""
+    eps = float(np.finfo(np.float32).eps)
+    cut_off = float(log_odds(np.ones(1))[0])
+    error: Floats = np.where(np.abs(odds) > cut_off - eps, cut_off, 2 * eps * (1 + np.cosh(odds)))
+    return error
+
+
 def log_losses(labels: NDArray[np.bool_], answer: Floats) -> Floats:
     """Log loss of each row, nats; probabilities 0 and 1 count as the floats next to them."""
     smallest = np.finfo(np.float64).eps

@@ -279,6 +279,10 @@ class Regression:
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
         return answer.astype(np.float64)
 
+    def additive_error(self, additive: Floats) -> Floats:
+        error: Floats = np.abs(additive) * float(np.finfo(np.float32).eps)
+        return error
+
     def with_scale(self, labels: NDArray[Any]) -> "Regression":
         return replace(self, deviation=float(labels.std()))
 

@@ -241,6 +241,10 @@ class Task(Protocol):
         """Answers on a scale where contributions of features add up, [rows]. about: the answer that is explained."""
         ...
 
+    def additive_error(self, additive: Floats) -> Floats:
+        """How far `additive` may be from what the model came to, as its answers are float32; of the same shape."""
+        ...
+
     @property
     def parts(self) -> tuple[str, ...]:
         """Of what the numbers of an answer are, in their order; empty where it is one number."""

@@ -1,5 +1,6 @@
 """Explanations, against Shapley values that are computed from every set of features."""
 
+import time
 from collections.abc import Callable
 from itertools import combinations
 from math import factorial
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mlops_ray.registry.explanation import Inputs, explain
+from mlops_ray.registry.explanation import ASKED_ROWS, Explanation, Inputs, explain
+from mlops_ray.tasks.binary import BINARY
 
 NUMBERS, CATEGORIES = 4, 2
 FEATURES = NUMBERS + CATEGORIES
@@ -91,6 +93,29 @@ def test_the_stated_error_is_the_distance_from_the_exact_values() -> None:
     assert 0.8 < ratio < 1.25  # antithetic pairs counted as if they were independent would give about half of 1
 
 
+def of_probabilities(seed: int, deviation: float) -> tuple[Explanation, NDArray[np.float64]]:
+    """A logistic regression whose scores have this deviation, explained by its float32 probabilities, and exactly."""
+    random = np.random.default_rng(seed)
+    weights, rows = random.normal(size=20), random.normal(size=(31, 20)).astype(np.float32)
+    weights *= deviation / np.std(rows @ weights)
+
+    def ask(numbers: NDArray[np.float32], _: NDArray[np.object_]) -> NDArray[np.float64]:
+        return BINARY.additive((1 / (1 + np.exp(-(numbers @ weights)))).astype(np.float32), np.empty(0))
+
+    row, background = (Inputs(some, np.empty((len(some), 0), object)) for some in (rows[:1], rows[1:]))
+    found = explain(ask, row, background, doubt=BINARY.additive_error)
+    return found, weights * (rows[0] - rows[1:].mean(axis=0))
+
+
+@pytest.mark.parametrize("deviation", [1.0, 3.0, 5.0, 8.0, 11.0])
+def test_the_stated_error_holds_what_float32_leaves_of_probabilities_near_0_and_1(deviation: float) -> None:
+    for seed in range(30):
+        found, exact_values = of_probabilities(seed, deviation)
+        assert (np.abs(found.contributions - exact_values) <= found.errors).all(), (seed, deviation)
+        if deviation == 1.0:  # and is next to nothing where float32 leaves enough
+            assert found.errors.max() < 1e-4
+
+
 def test_a_feature_that_the_model_does_not_use_contributes_nothing() -> None:
     found = explain(crossed, some_rows(1, 3), some_rows(20, 4))
     assert not found.contributions[[3, 5]].any()
@@ -147,3 +172,19 @@ def test_one_feature_takes_all() -> None:
 def test_one_round_tells_no_error_and_is_refused() -> None:
     with pytest.raises(ValueError, match="rounds is 1"):
         explain(additive, some_rows(1, 3), some_rows(2, 4), rounds=1)
+
+
+def test_an_explanation_ends_in_time_and_asks_about_few_rows_at_once() -> None:
+    row, background, asked = some_rows(1, 3), some_rows(400, 4), []
+
+    def slow(*some: NDArray) -> NDArray[np.float64]:
+        asked.append(len(some[0]))
+        time.sleep(0.1)
+        return crossed(*some)
+
+    whole = explain(crossed, row, background, ends_at=time.monotonic() + 600)
+    assert np.array_equal(whole.contributions, explain(crossed, row, background).contributions)
+    with pytest.raises(TimeoutError):
+        explain(slow, row, background, ends_at=time.monotonic() + 0.25)
+    assert max(asked) <= ASKED_ROWS
+    assert len(asked) <= 3

@@ -101,7 +101,8 @@ def wal_files(settings: Settings) -> list[Path]:
 
 def test_a_record_comes_back_as_it_was_answered(settings: Settings, clock: Clock) -> None:
     writer = make_writer(settings, clock)
-    request_id = append(writer, caller="somebody", question=b"question")
+    reasons = {"scale": "log odds", "base": -1.0, "contributions": {"hour": 0.5, "distance": -0.25}, "error": 0.01}
+    request_id = append(writer, caller="somebody", question=b"question", reasons=[reasons])
     writer.close()
     assert Ledger(settings, "departures").frame().to_dicts() == [
         {
@@ -114,6 +115,7 @@ def test_a_record_comes_back_as_it_was_answered(settings: Settings, clock: Clock
             "latency_s": pytest.approx(0.001),
             "caller": "somebody",
             "question": int.from_bytes(b"question", "big"),
+            "reasons": json.dumps(reasons, separators=(",", ":")),
             **{f"key.{name}": value for name, value in KEY.items()},
             "feature.distance": 500.0,
             "feature.hour": 8.0,
@@ -271,12 +273,33 @@ def test_records_written_before_an_upgrade_are_read(settings: Settings, clock: C
     path.unlink()
     older = WalFile.create(path.parent, int(clock() * 1e6))
     older.append(msgspec.msgpack.encode(schema))
-    older.append(msgspec.msgpack.encode(record[:-2]))
+    older.append(msgspec.msgpack.encode(record[:-3]))
     older.close()
     writer.close()
-    assert raw_rows(settings, "departures").select("request_id", "caller", "question").rows() == [
-        (request_id, None, None)
+    assert raw_rows(settings, "departures").select("request_id", "caller", "question", "reasons").rows() == [
+        (request_id, None, None, None)
     ]
+
+
+def test_each_row_has_its_own_reasons_or_none(settings: Settings, clock: Clock) -> None:
+    some = [{"contributions": {"hour": float(row)}} for row in range(3)]
+    three = {"keys": [KEY] * 3, "numbers": [[500.0, 8.0, np.nan]] * 3}
+    writer = make_writer(settings, clock)
+    for reasons in ((), (some[0], None, some[2]), (None, None, None), some):
+        append(writer, reasons=reasons, **three)
+    writer.close()
+    texts = [json.dumps(one, separators=(",", ":")) for one in some]
+    expected = [*[None] * 3, texts[0], None, texts[2], *[None] * 3, *texts]
+    assert raw_rows(settings, "departures")["reasons"].to_list() == expected
+
+
+def test_reasons_say_nothing_of_what_the_record_leaves_out_or_hashes(settings: Settings, clock: Clock) -> None:
+    writer = make_writer(settings, clock, personal_schema({"carrier": "hash", "origin": "omit", "distance": "hash"}))
+    names = ("carrier", "origin", "distance", "hour", "recent_delay")
+    append(writer, reasons=[{"base": 1.0, "contributions": dict.fromkeys(names, 2.0)}])
+    writer.close()
+    (said,) = map(json.loads, raw_rows(settings, "departures")["reasons"])
+    assert said == {"base": 1.0, "contributions": {"hour": 2.0, "recent_delay": 2.0}}
 
 
 def test_two_stretches_make_the_whole(settings: Settings, clock: Clock) -> None:

@@ -2,10 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import polars as pl
+import pytest
 import uuid6
 
 from mlops_ray.artifacts import Artifacts
@@ -15,6 +17,7 @@ from mlops_ray.predictions.compaction import compact
 from mlops_ray.predictions.label_writer import FOLDER, LabelWriter
 from mlops_ray.predictions.labels import labels_of
 from mlops_ray.predictions.reader import Ledger
+from mlops_ray.predictions.segments import COLUMNS, read_segment, segments, write_segment
 from mlops_ray.predictions.wal import WalFile
 from mlops_ray.predictions.writer import LedgerWriter
 from mlops_ray.registry.model_schema import ModelSchema
@@ -42,7 +45,9 @@ def schema_of_classes(classes: tuple[str, ...]) -> ModelSchema:
     return ModelSchema(**{**vars(example_schema()), "task": MultiClass(classes)})
 
 
-def append_classes(settings: Settings, version: str, classes: tuple[str, ...], request_id: str) -> None:
+def append_classes(
+    settings: Settings, version: str, classes: tuple[str, ...], request_id: str, reasons: Any = ()
+) -> None:
     answer = np.full((2, len(classes)), 1 / len(classes), dtype=np.float32)
     writer = LedgerWriter(settings, NAME)
     writer.add_version(version, schema_of_classes(classes))
@@ -55,6 +60,7 @@ def append_classes(settings: Settings, version: str, classes: tuple[str, ...], r
         categories=np.full((2, 2), "x", dtype=object),
         answer=answer,
         latency_s=0.001,
+        reasons=reasons,
     )
     writer.close()
 
@@ -86,6 +92,25 @@ def test_versions_with_other_classes_lie_in_one_ledger(tmp_path: Path) -> None:
         assert rows["probabilities"].list.len().to_list() == [3, 3, 4, 4]
         assert rows["feature.origin"].to_list() == ["x"] * 4
         compact(Artifacts(settings.artifacts), NAME, lambda segment: True)
+
+
+def test_a_table_and_segments_without_reasons_lie_beside_those_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state=str(tmp_path), data=str(tmp_path))
+    artifacts = Artifacts(settings.artifacts)
+    with monkeypatch.context() as before:
+        before.delitem(COLUMNS, "reasons")
+        append_classes(settings, "1", OUTCOME.classes, ONE)
+        (segment,) = segments(artifacts, NAME)
+        write_segment(artifacts, NAME, segment.id, read_segment(segment.url).drop("reasons"))
+        compact(artifacts, NAME, lambda segment: True)
+    append_classes(settings, "1", OUTCOME.classes, TWO, [None, {"contributions": {}}])
+    for _ in range(2):
+        rows = Ledger(settings, NAME).frame().sort("request_id", "row")
+        assert rows["reasons"].to_list() == [None, None, None, '{"contributions":{}}']
+        assert Ledger(settings, NAME).find(ONE)["reasons"].to_list() == [None, None]
+        compact(artifacts, NAME, lambda segment: True)
 
 
 def test_an_empty_ledger_has_the_columns_of_yes_and_no(tmp_path: Path) -> None:

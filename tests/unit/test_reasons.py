@@ -1,16 +1,29 @@
 """Reasons of an answer, over HTTP: they add up to it, are the same again, and nobody pays who did not ask."""
 
+import asyncio
+import json
+import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
+import httpx
 import jsonschema
 import numpy as np
+import polars as pl
 import pytest
 
 from mlops_ray.client.predictions import answer_of
+from mlops_ray.governance.events import SYSTEM
+from mlops_ray.governance.live import Plan, Rules, Step, VersionRef
+from mlops_ray.governance.rollouts import start_rollout
+from mlops_ray.sdk.rows import with_answers
+from mlops_ray.serving.predictor import Predictor
 from mlops_ray.tasks.binary import BINARY
-from mlops_ray.testing.example_endpoint import ExampleEndpoint, example_endpoint
+from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
 from tests.task_models import DELAY, OUTCOME, VECTORS, sealed_as
-from tests.unit.test_endpoint import KEY, assert_refused, predict, send
+from tests.unit.test_endpoint import KEY, assert_refused, predict, recorded, send
 
 TASKS = (BINARY, OUTCOME, DELAY)
 
@@ -33,6 +46,12 @@ def on_scale(row: dict[str, object]) -> float:
     return float(np.log(share / (1 - share)))
 
 
+def assert_documented(endpoint: ExampleEndpoint, answer: Any) -> None:
+    document = send(endpoint, "GET", "/openapi.json").json()
+    schema = {"$ref": "#/components/schemas/Prediction", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(answer)
+
+
 def test_base_and_contributions_add_up_to_the_answer(endpoint: ExampleEndpoint) -> None:
     plain = predict(endpoint, {"features": VECTORS}).json()
     asked = predict(endpoint, {"features": VECTORS, "explain": True}).json()
@@ -53,15 +72,115 @@ def test_the_same_question_has_the_same_reasons(endpoint: ExampleEndpoint) -> No
     assert prediction.reasons == first["predictions"][0]["reasons"]
 
 
+def test_reasons_that_are_given_are_recorded(tmp_path: Path) -> None:
+    with example_endpoint(tmp_path, seal=sealed_as(OUTCOME)) as example:
+        answer = predict(example, {"features": VECTORS, "explain": True}).json()
+        assert predict(example, {"features": VECTORS[:1]}).status_code == 200
+        found = recorded(example).sort("time", "row")["reasons"].to_list()
+        assert [text and json.loads(text) for text in found] == [
+            *[row["reasons"] for row in answer["predictions"]],
+            None,
+        ]
+
+
 def test_an_answer_by_keys_is_explained_too_and_fits_the_document(endpoint: ExampleEndpoint) -> None:
     answer = predict(endpoint, {"keys": KEY, "explain": True}).json()
     assert "reasons" in answer["predictions"][0]
-    document = send(endpoint, "GET", "/openapi.json").json()
-    schema = {"$ref": "#/components/schemas/Prediction", "components": document["components"]}
-    jsonschema.Draft202012Validator(schema).validate(answer)
+    assert_documented(endpoint, answer)
 
 
 def test_more_rows_than_can_be_explained_in_time_are_refused(endpoint: ExampleEndpoint) -> None:
     assert_refused(predict(endpoint, {"features": VECTORS[:1] * 11, "explain": True}), 400, "explain")
     assert predict(endpoint, {"features": VECTORS[:1] * 11, "explain": False}).status_code == 200
     assert_refused(predict(endpoint, {"features": VECTORS[:1], "explain": "yes"}), 400, "explain")
+
+
+class Explained:
+    """A model that `does` something before it answers more rows than were plainly asked: what only reasons ask."""
+
+    def __init__(self, model: Any, does: Any):
+        self._model, self._does = model, does
+
+    def answers(self, numbers: Any, categories: Any) -> Any:
+        if len(numbers) not in (1, len(VECTORS), 40):
+            self._does(numbers)
+        return self._model.answers(numbers, categories)
+
+
+def slow(numbers: Any) -> None:
+    time.sleep(0.02 * len(numbers))
+
+
+def broken(numbers: Any) -> None:
+    raise ValueError("no reason")
+
+
+def whose_reasons(folder: Path, does: Any, deadline_s: float, versions: int = 1) -> AbstractContextManager[Any]:
+    def change(version: VersionRef, predictor: Predictor) -> Predictor:
+        sealed = predictor.sealed
+        vars(sealed)["model"] = Explained(sealed.model, does)
+        return predictor
+
+    return example_endpoint(folder, change=change, deadline_s=deadline_s, versions=versions, seal=sealed_as(BINARY))
+
+
+def test_an_answer_whose_reasons_are_not_ready_before_the_deadline_is_given_and_recorded(tmp_path: Path) -> None:
+    with whose_reasons(tmp_path, slow, deadline_s=1.0) as example:
+        asked = predict(example, {"features": VECTORS, "explain": True})
+        assert asked.status_code == 200
+        for row in asked.json()["predictions"]:
+            assert row["reasons"] is None
+            assert "in time" in row["reasons_missing"]
+        assert_documented(example, asked.json())
+        answer = answer_of(asked.json())
+        assert with_answers(pl.DataFrame({"x": [1, 2, 3]}), [answer])["reasons"].to_list() == [None] * 3
+        assert recorded(example).height == len(VECTORS)
+
+
+def test_reasons_that_cannot_be_found_fail_no_answer(tmp_path: Path) -> None:
+    with whose_reasons(tmp_path, broken, deadline_s=10.0) as example:
+        (row,) = predict(example, {"features": VECTORS[:1], "explain": True}).json()["predictions"]
+        assert row["reasons"] is None
+        assert "log" in row["reasons_missing"]
+        counts = example.follower.counts["7", "champion"]
+        assert (counts.requests, counts.errors) == (1, 0)
+        assert recorded(example).height == 1
+
+
+@pytest.mark.parametrize("does", [slow, broken])
+def test_a_canary_is_judged_by_its_answer_and_not_by_its_reasons(tmp_path: Path, does: Any) -> None:
+    with whose_reasons(tmp_path, does, deadline_s=2.5, versions=2) as example:
+        plan = Plan((Step("canary", 1.0, 3600),), Rules(min_requests=10**9))
+        start_rollout(example.store, SYSTEM, NAME, example.sealed[8], plan)
+        for _ in range(3):
+            example.follower.follow_once()
+        for explain in (True, False):
+            answer = predict(example, {"features": VECTORS, "explain": explain}).json()
+            assert answer["version"] == "8"
+        counts = example.follower.counts["8", "canary"]
+        assert (counts.requests, counts.errors) == (2, 0)
+        assert recorded(example)["latency_s"].max() < 1.0  # type: ignore[operator]
+
+
+def test_who_asks_for_no_reasons_does_not_wait_behind_those_who_do(tmp_path: Path) -> None:
+    took: dict[bool, float] = {}
+
+    async def ask(client: httpx.AsyncClient, rows: int, explain: bool) -> None:
+        started_s = time.perf_counter()
+        answer = await client.post("/predict", json={"features": VECTORS[:1] * rows, "explain": explain})
+        assert answer.status_code == 200
+        took[explain] = time.perf_counter() - started_s
+
+    async def ask_both(example: ExampleEndpoint) -> None:
+        headers = {"authorization": f"Bearer {example.key}"}
+        transport = httpx.ASGITransport(example.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:
+            why = [asyncio.create_task(ask(client, 3, explain=True)) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            await ask(client, 40, explain=False)  # more than are answered on the event loop
+            assert not any(task.done() for task in why)
+            await asyncio.gather(*why)
+
+    with whose_reasons(tmp_path, slow, deadline_s=3.0) as example:
+        asyncio.run(ask_both(example))
+    assert took[False] < 2.0 < took[True] < 3.0

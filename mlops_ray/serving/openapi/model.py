@@ -225,15 +225,17 @@ def _row_answer(task: Task, when: str) -> dict[str, Any]:
         "expired_features": {**list_of(TEXT), "description": "Features whose value was too old to count as of as_of."},
         "late": {"const": True, "description": f"It was asked later than the model learned to: after {when}."},
     }
-    parts["reasons"] = object_of(
+    reasons = object_of(
         {
             "scale": {"const": task.additive_scale},
             "base": {"type": "number", "description": "The mean answer to the rows sealed with the model."},
             "contributions": {"type": "object", "additionalProperties": {"type": "number"}},
-            "error": {"type": "number", "minimum": 0, "description": "The largest standard error of a contribution."},
+            "error": {"type": "number", "minimum": 0, "description": "The largest of a contribution."},
         }
     )
-    return object_of(parts, optional=("missing_features", "expired_features", "late", "reasons"))
+    parts["reasons"] = {"anyOf": [reasons, {"type": "null"}], "description": "Only where `explain` was asked for."}
+    parts["reasons_missing"] = {**TEXT, "description": "Why reasons that were asked for are null."}
+    return object_of(parts, optional=tuple(parts.keys() - task.row_schema.keys()))
 
 
 def _infer_request(schema: ModelSchema) -> dict[str, Any]:
