@@ -90,9 +90,9 @@ class Recorder:
 
     A request column with `personal="omit"` is left out, and so is the feature that repeats it unchanged; with "hash"
     both are hashed (a number among the features is left out: a hash is no number). A feature that is computed from a
-    personal column is the model's input and is kept. So it is with what
-    features contributed, of which nothing is hashed. Of what was asked a digest is kept, by the secret as well where a
-    column is personal: of a plain one, whoever guesses a name could see that he is right.
+    personal column is the model's input and is kept. So it is with what features contributed, of which nothing is
+    hashed. Of what was asked a digest is kept, by the secret as well where a column is personal: of a plain one,
+    whoever guesses a name could see that he is right.
     """
 
     def __init__(self, version: str, model: Described, personal: PersonalHash | None):
