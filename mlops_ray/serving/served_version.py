@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from mlops_ray.errors import ConfigurationError
@@ -194,8 +195,9 @@ class ServedVersion:
         if self._remote:
             raise ConfigurationError("This model runs in a deployment of its own, where reasons cannot be asked for.")
         some = slice(row, row + 1)
-        given = scored.vectors.numbers[some], scored.vectors.categories[some], scored.answer[some], ends_at
-        pending = self._reasons_thread.submit(copy_context().run, reasons, self.predictor.sealed, *given)
+        given = scored.vectors.numbers[some], scored.vectors.categories[some], scored.answer[some]
+        work = partial(reasons, self.predictor.sealed, *given, ends_at=ends_at)
+        pending = self._reasons_thread.submit(copy_context().run, work)
         async with asyncio.timeout(ends_at - time.monotonic()):  # the thread ends by itself, after a piece of its work
             return (await asyncio.wrap_future(pending))[0]
 
