@@ -195,8 +195,8 @@ class ServedVersion:
         if self._remote:
             raise ConfigurationError("This model runs in a deployment of its own, where reasons cannot be asked for.")
         some = slice(row, row + 1)
-        numbers, categories = scored.vectors.numbers[some], scored.vectors.categories[some]
-        work = partial(reasons, self.predictor.sealed, numbers, categories, scored.answer[some], ends_at)
+        given = scored.vectors.numbers[some], scored.vectors.categories[some], scored.answer[some]
+        work = partial(reasons, self.predictor.sealed, *given, ends_at=ends_at)
         pending = self._reasons_thread.submit(copy_context().run, work)
         async with asyncio.timeout(ends_at - time.monotonic()):  # the thread ends by itself, after a piece of its work
             return (await asyncio.wrap_future(pending))[0]

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,7 @@ def broken(numbers: Any) -> None:
 def whose_reasons(folder: Path, does: Any, deadline_s: float, versions: int = 1) -> AbstractContextManager[Any]:
     def change(version: VersionRef, predictor: Predictor) -> Predictor:
         sealed = predictor.sealed
-        vars(sealed)["model"] = Explained(sealed.model, does)
-        return predictor
+        return Predictor(replace(sealed, model=Explained(sealed.model, does)), predictor.reader)
 
     return example_endpoint(folder, change=change, deadline_s=deadline_s, versions=versions, seal=sealed_as(BINARY))
 
@@ -145,6 +145,16 @@ def test_reasons_that_cannot_be_found_fail_no_answer(tmp_path: Path) -> None:
         counts = example.follower.counts["7", "champion"]
         assert (counts.requests, counts.errors) == (1, 0)
         assert recorded(example).height == 1
+
+
+def test_a_model_sealed_without_rows_to_explain_against_says_so_beside_its_answer(tmp_path: Path) -> None:
+    def bare(version: VersionRef, predictor: Predictor) -> Predictor:
+        return Predictor(replace(predictor.sealed, background=None), predictor.reader)
+
+    with example_endpoint(tmp_path, change=bare) as example:
+        (row,) = predict(example, {"features": VECTORS[:1], "explain": True}).json()["predictions"]
+        assert row["reasons"] is None
+        assert "No held-out rows" in row["reasons_missing"]
 
 
 @pytest.mark.parametrize("does", [slow, broken])
