@@ -322,9 +322,12 @@ def _put_all(connection: Connection, runs: Sequence[Run]) -> None:
 
 
 def _at(connection: Connection, use_case: str, operation: str, moments: Collection[datetime]) -> dict[datetime, Run]:
-    """What there is at these moments."""
-    these = _of(use_case, operation) & schedule_runs.c.due_at.in_(list(moments))
-    return {run.due_at: run for run in _read(connection, these)}
+    """What there is at these moments, which are asked about in parts: a statement takes only so many values."""
+    found, asked = list[Run](), list(moments)
+    for first in range(0, len(asked), MOST):
+        some = schedule_runs.c.due_at.in_(asked[first : first + MOST])
+        found += _read(connection, _of(use_case, operation) & some)
+    return {run.due_at: run for run in found}
 
 
 def _open(connection: Connection, declared: Declared) -> list[Run]:

@@ -414,6 +414,14 @@ def test_a_backfill_makes_up_for_what_has_not_succeeded(store: ControlStore) -> 
     assert done[1:] == [moments[0], done[-1] if done[-1] > moments[-1] else done[2], *moments[1:4]]
 
 
+def test_a_month_of_minutes_is_made_up_for(store: ControlStore) -> None:
+    """More moments than a statement takes values."""
+    declare(store, START, cron="* * * * *")
+    moments = [START - timedelta(minutes=number) for number in range(40_000, 0, -1)]
+    assert schedule_runs.backfill(store, SYSTEM, "flights", "features", moments, "needed") == moments
+    assert schedule_runs.backfill(store, SYSTEM, "flights", "features", moments, "once more") == []
+
+
 def test_a_run_by_hand_counts_for_the_schedule(store: ControlStore) -> None:
     declare(store, START)
     cluster = Cluster(store)
