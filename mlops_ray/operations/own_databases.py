@@ -23,8 +23,12 @@ def expect_own_databases(settings: Settings) -> None:
 
 
 def _database(url: str) -> tuple[str, ...]:
-    """Which database a URL names, whoever asks and however; empty for what is no database, such as a server."""
-    parts = urlsplit(url)
+    """Which database a URL names, whoever asks and however; empty for what is no database, such as a server, or cannot
+    be read, which is said where it is opened."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ()
     kind = parts.scheme.partition("+")[0]
     if kind == "sqlite":
         return kind, os.path.realpath(sqlite_path(url))

@@ -1,6 +1,6 @@
 """Values of the online store are read as Feast wrote them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -39,8 +39,14 @@ class Holding:
     def __init__(self, keys: Sequence[bytes | None]):
         self._keys = keys
 
-    def read(self, keys: Sequence[Sequence[bytes]]) -> list[Mapping[bytes, Stored]]:
+    def read(self, keys: Sequence[Sequence[bytes]]) -> list[dict[bytes, Stored]]:
         return [{key: Stored({"delay": 9.0}, 0, ()) for key in of_view if key in self._keys} for of_view in keys]
+
+    def found(self, rows: list[dict[bytes, Stored]]) -> list[dict[bytes, Stored]]:
+        return rows
+
+    def is_away(self, error: Exception) -> bool:
+        return False
 
     def close(self) -> None:
         pass
