@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.artifacts import Artifacts, read_parquet
 from mlops_ray.config import Settings
-from mlops_ray.errors import DataError, IntegrityError, UseCaseError
+from mlops_ray.errors import DataError, IntegrityError, ModelError, UseCaseError
 from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.definitions import Definitions, keep_definitions, read_definitions
@@ -258,12 +258,19 @@ def test_sealing_again_gives_the_same_digest(tmp_path: Path, definitions: Defini
     assert seal(tmp_path, case, training_set)["digest"] == seal(tmp_path, case, training_set)["digest"]
 
 
-@pytest.mark.parametrize("by", [1e-4, math.nan])
-def test_an_export_that_answers_otherwise_is_not_sealed(tmp_path: Path, definitions: Definitions, by: float) -> None:
+@pytest.mark.parametrize(
+    ("by", "error", "said"),
+    [
+        (1e-4, DataError, r"The ONNX export of logistic_regression answers .* to row .*, the trained model"),
+        (math.nan, ModelError, r"Repair the candidate's predict"),
+    ],
+    ids=["a little", "no answer"],
+)
+def test_an_export_that_answers_otherwise_is_not_sealed(
+    tmp_path: Path, definitions: Definitions, by: float, error: type[Exception], said: str
+) -> None:
     case = use_case(Misexported(by=by))
-    with pytest.raises(
-        DataError, match=r"The ONNX export of logistic_regression answers .* to row .*, the trained model"
-    ):
+    with pytest.raises(error, match=said):
         seal(tmp_path, case, trained(tmp_path, case, definitions))
     assert not list(tmp_path.rglob("model.onnx"))
 
