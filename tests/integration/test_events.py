@@ -423,7 +423,8 @@ def reviews(platform: Platform) -> None:
 def erasure(platform: Platform) -> None:
     """The log says that something was erased, and how much, but not whose."""
     hash = "0123456789abcdef" * 2
-    rows = pl.DataFrame({"request_id": ["r"], "row": [0], "key.customer": [hash]}, schema_overrides={"row": pl.Int32})
+    answered = {"request_id": "r", "row": 0, "time": datetime.now(UTC), "version": "1", "key.customer": hash}
+    rows = pl.DataFrame([answered], schema_overrides={"row": pl.Int32})
     write_segment(Artifacts(platform.settings.artifacts), NAME, uuid7_at(0), rows)
     erase_person(platform.settings, platform.store, ANN, NAME, hash)
     assert segments(Artifacts(platform.settings.artifacts), NAME) == []
