@@ -9,7 +9,7 @@ import polars as pl
 
 from mlops_ray import Search, Split
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
-from mlops_ray.use_case import BetterThanChampion, Monitoring, WindowSpec, load_use_case
+from mlops_ray.use_case import BetterThanBaseline, BetterThanChampion, Monitoring, WindowSpec, load_use_case
 
 ROOT = Path(__file__).absolute().parents[2]
 FEATURE_REPO = ROOT / "feature_repo"
@@ -22,8 +22,8 @@ use_case = replace(
     split=Split(test=timedelta(days=8), gap=timedelta(days=2), validation=timedelta(days=8)),
     monitoring=Monitoring(windows=(WindowSpec(rows=500),)),
     approval=None,  # flights demands that somebody else approves each version (docs/approvals.md); you are alone here
-    # Of eight days nobody can tell for certain that a model is better than another.
-    gates=tuple(gate for gate in flights.gates if not isinstance(gate, BetterThanChampion)),
+    # Of eight days nobody can tell for certain that a model is better than another, or than no model.
+    gates=tuple(gate for gate in flights.gates if not isinstance(gate, BetterThanChampion | BetterThanBaseline)),
 )
 
 

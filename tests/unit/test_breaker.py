@@ -140,7 +140,7 @@ def table(tmp_path: Path) -> Iterator[Callable[[str, bytes], None]]:
 
         def put(airport: str, gate: bytes) -> None:
             for name, value in (("delay", contents_of([1.0], "Float64")[0]), ("gate", gate)):
-                row = KeyFormat(VIEW).bytes_of([airport]), name, value, int(time.time()) - 1_000
+                row = KeyFormat(VIEW).bytes_of([airport]), name, value, int(NOW.timestamp()) - 1_000
                 connection.execute("INSERT INTO p_delays VALUES (?, ?, ?, NULL, ?, NULL)", row)
 
         yield put
@@ -149,8 +149,15 @@ def table(tmp_path: Path) -> Iterator[Callable[[str, bytes], None]]:
 @pytest.fixture
 def reader(tmp_path: Path, table: Callable[[str, bytes], None]) -> Iterator[OnlineReader]:
     table("JFK", contents_of(["B7"], "String")[0])
-    with closing(OnlineReader(SqliteLookup(connector(str(tmp_path / "online.db")), "p", [VIEW]), [VIEW])) as reader:
+    with closing(OnlineReader(SqliteLookup(lambda: _connection(tmp_path), "p", [VIEW]), [VIEW])) as reader:
         yield reader
+
+
+def _connection(folder: Path) -> sqlite3.Connection:
+    """Takes fewer values in a statement than any build of SQLite does."""
+    connection = connector(str(folder / "online.db"))()
+    connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1_000)
+    return connection
 
 
 NO_TEXT = [b"\x12\x02\xff\xfe", b"\x12\x80\x01" + b"\xff" * 128, b"\x12\x7f", b"\xff\xff"]
@@ -169,8 +176,7 @@ def test_a_stored_value_that_cannot_be_read_costs_who_asks_for_it_and_nobody_els
 
 
 def test_a_question_that_the_store_refuses_opens_nothing(reader: OnlineReader) -> None:
-    """SQLite takes so many values in a statement."""
-    many = [{"airport": f"A{number}"} for number in range(300_000)]
+    many = [{"airport": f"A{number}"} for number in range(2_000)]
     for _ in range(FAILURES):
         with pytest.raises(UnavailableError, match="refuses this question: too many SQL variables"):
             reader.find(many, [NOW] * len(many))
