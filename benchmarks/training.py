@@ -7,7 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,9 @@ from mlops_ray.features.training_set import TrainingSet, split_by_time
 from mlops_ray.pipeline.pipeline import Pipeline
 from mlops_ray.registry.reasons import reasons
 from mlops_ray.registry.sealed_model import SealedModel, load, model_inputs
-from mlops_ray.tasks.days import days_of
+from mlops_ray.tasks.days import blocks_of, days_of
+from mlops_ray.tasks.estimate import freedom_of, jackknife
+from mlops_ray.tasks.evaluation import weighted_mean, weights_without
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import fit_encoder
 from mlops_ray.use_case import UseCase, load_use_case
@@ -67,7 +69,8 @@ def _beside(
     end = use_case.split.trained_until(training_set.as_of)
     seen = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     encoder = fit_encoder(seen, training_set.features)
-    theirs = _by_hand(task, encoder.encode(seen), task.encoded(seen[LABEL]), encoder.encode(test))
+    known = encoder.encode(seen), task.encoded(seen[LABEL]), encoder.encode(test)
+    theirs = _by_hand(task, *known)
     ours = sealed.model.answers(*model_inputs(test, encoder.features)).astype(np.float64)
     labels, day = task.encoded(test[LABEL]), days_of(test[PREDICTION_TIME], use_case.zone())
     for metric in dict.fromkeys([use_case.metric, *_LOSSES[task.kind]]):
@@ -76,6 +79,9 @@ def _beside(
         yield f"{name}_{metric}_lightgbm", found.champion, ""
         yield f"{name}_{metric}_better_by", found.difference.value, ""
         yield f"{name}_{metric}_better_by_at_least", found.difference.low or float("nan"), "95 %"
+    if quantiles := getattr(task, "quantiles", ()):
+        by_hand = [_by_hand(task, *known, alpha=one) for one in quantiles]
+        yield from _pinball(name, quantiles, labels, sealed.schema.task.columns(ours)["quantiles"].T, by_hand, day)
     yield f"{name}_explain_p50_ms", _explained_ms(sealed, test), "ms"
     decision = done["evaluate"].result["evaluation"].get("decision", {})
     for way, gain in decision.get("gain", {}).items():
@@ -110,8 +116,40 @@ def _explained_ms(sealed: SealedModel, rows: pl.DataFrame) -> float:
     return statistics.median(taken)
 
 
-def _by_hand(task: Task, seen: NDArray[Any], labels: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.float64]:
-    parameters = {**_OBJECTIVES[task.kind](task), "verbose": -1, "num_threads": CPUS}
+def _pinball(
+    name: str,
+    levels: Sequence[float],
+    labels: NDArray[np.float64],
+    ours: Sequence[NDArray[Any]],
+    theirs: Sequence[NDArray[Any]],
+    day: NDArray[np.intp],
+) -> Figures:
+    """ours, theirs: of each level the quantile, [rows]. The difference with the interval of whole days left out."""
+    block = blocks_of(day)
+    weights = weights_without(block)
+
+    def losses(quantiles: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+        by_level = [pinball(one, level) for level, one in zip(levels, quantiles, strict=True)]
+        return weighted_mean(np.mean(by_level, axis=0), block, weights)
+
+    def pinball(quantile: NDArray[Any], level: float) -> NDArray[np.float64]:
+        return np.maximum(level * (labels - quantile), (level - 1) * (labels - quantile))
+
+    our, their = losses(ours), losses(theirs)
+    freedom = freedom_of(np.bincount(block).astype(np.float64))
+    difference = jackknife(float(their[0] - our[0]), (their - our)[1:], freedom, -np.inf, np.inf)
+    yield f"{name}_pinball_loss", float(our[0]), "minutes"
+    yield f"{name}_pinball_loss_lightgbm", float(their[0]), "minutes"
+    yield f"{name}_pinball_loss_better_by", difference.value, "minutes"
+    yield f"{name}_pinball_loss_better_by_at_least", difference.low or float("nan"), "95 %"
+
+
+def _by_hand(
+    task: Task, seen: NDArray[Any], labels: NDArray[Any], asked: NDArray[Any], alpha: float | None = None
+) -> NDArray[np.float64]:
+    """alpha: the quantile that is fitted instead."""
+    objective = _OBJECTIVES[task.kind](task) if alpha is None else {"objective": "quantile", "alpha": alpha}
+    parameters = {**objective, "verbose": -1, "num_threads": CPUS}
     booster = lightgbm.train(parameters, lightgbm.Dataset(seen, labels.astype(np.float64)))
     return np.asarray(booster.predict(asked), dtype=np.float64)
 

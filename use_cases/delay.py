@@ -26,7 +26,7 @@ arrival_delay = Label(
     "arrival_delay",
     value=pl.col("arr_delay"),
     known_at=pl.col("landed"),
-    task=Regression(unit="minutes", estimand="median", coverage=0.8),
+    task=Regression(unit="minutes", estimand="median", coverage=0.8, quantiles=(0.1, 0.5, 0.9)),
 )
 
 use_case = replace(

@@ -57,6 +57,8 @@ SECTIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "flights_roc_auc_lightgbm": "that of LightGBM by hand, default parameters",
             "delay_mean_absolute_error": "mean absolute error of `delay`, minutes",
             "delay_mean_absolute_error_lightgbm": "that of LightGBM by hand",
+            "delay_pinball_loss": "pinball loss of the quantiles 0.1, 0.5 and 0.9 of `delay`, minutes",
+            "delay_pinball_loss_lightgbm": "that of three LightGBM by hand",
             "delay_coverage_percent": "labels of `delay` in the interval of their answer",
             "delay_coverage_of_weeks_off_by": "share of a week, off by",
             "outcome_log_loss": "log loss of `outcome`",

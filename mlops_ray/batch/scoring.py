@@ -254,7 +254,7 @@ def _columns(task: Task, answer: NDArray[np.float32]) -> list[pl.Series]:
         if values.ndim == 1:
             found.append(pl.Series(name, values.tolist() if values.dtype == object else values))
         else:
-            found += [pl.Series(f"{name}.{part}", values[:, at]) for at, part in enumerate(task.parts)]
+            found += [pl.Series(f"{name}.{part}", values[:, at]) for at, part in enumerate(task.output_parts[name])]
     return found
 
 

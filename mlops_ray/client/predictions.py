@@ -17,7 +17,8 @@ class Prediction:
 
     prediction: of a label that is yes or no, whether `probability` reaches the model's threshold; of one of several
     classes, the class with the highest of `probabilities`, which are by class; of a number, that number, with the
-    interval from `low` to `high` where one was declared. The parts that a kind of label has not are None.
+    interval from `low` to `high` and the `quantiles`, by level, where such were declared. The parts that a kind of
+    label has not are None.
     missing_features: of which the online store knew no value at the moment `as_of` of the answer; expired_features:
     whose value was older than it may be. The model took both as missing. late: it was asked later than the model
     learned to, after the event time minus the lead time. reasons: where they were asked for, the contribution of each
@@ -33,6 +34,7 @@ class Prediction:
     probabilities: Mapping[str, float] | None = None
     low: float | None = None
     high: float | None = None
+    quantiles: Mapping[str, float] | None = None
     reasons: Mapping[str, Any] | None = None
     reasons_missing: str | None = None
 
@@ -102,6 +104,7 @@ def _prediction(row: Mapping[str, Any]) -> Prediction:
         row.get("probabilities"),
         row.get("low"),
         row.get("high"),
+        row.get("quantiles"),
         row.get("reasons"),
         row.get("reasons_missing"),
     )

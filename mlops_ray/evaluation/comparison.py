@@ -90,6 +90,8 @@ def compare(
         one.values({metric}, labels, answer.astype(np.float64), block, weights)[metric]
         for one, answer in zip(tasks, (challenger, champion), strict=True)
     )
+    if task.metrics[metric].of_decision and np.isnan(theirs[0]):
+        raise DataError(f"The champion has no {metric}: it was sealed without what this metric is about.")
     judged = task.metrics[metric]
     gain = theirs - ours if judged.lower_is_better else ours - theirs
     widest = judged.highest - judged.lowest

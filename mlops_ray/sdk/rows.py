@@ -1,6 +1,6 @@
 """Rows: a data frame as the rows of requests, and their answers as columns beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -8,7 +8,8 @@ import polars as pl
 from mlops_ray.client import Answer, Prediction
 from mlops_ray.errors import DataError
 
-_PARTS = ("prediction", "probability", "probabilities", "low", "high")
+_PARTS = ("prediction", "probability", "probabilities", "low", "high", "quantiles")
+_PARTED = ("probabilities.", "quantiles.")
 _ADDED = ("missing_features", "version", "request_id", "row", "reasons")
 _PLAIN = (pl.String, pl.Boolean, pl.Datetime, pl.Null, pl.Categorical, pl.Enum)
 
@@ -23,7 +24,7 @@ def rows_of(frame: pl.DataFrame, columns: Sequence[str], name: str) -> list[dict
             f"The frame lacks {', '.join(missing)} (it has {', '.join(frame.columns[:40]) or 'no columns'}). Endpoint "
             f"{name} asks for {', '.join(columns)}; a value that is not known may be null where the use case says so."
         )
-    if taken := [one for one in frame.columns if one in (*_PARTS, *_ADDED) or one.startswith("probabilities.")]:
+    if taken := [one for one in frame.columns if one in (*_PARTS, *_ADDED) or one.startswith(_PARTED)]:
         raise DataError(f"The frame has a column {taken[0]!r}, which an answer adds. Rename it, or leave it out.")
     return plain_rows(frame.select(columns))
 
@@ -43,9 +44,9 @@ def plain_rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def with_answers(frame: pl.DataFrame, answers: Sequence[Answer]) -> pl.DataFrame:
-    """The frame with `prediction`; `probability`, or one column for each class, or `low` and `high`, as the kind of
-    label has it; `missing_features` that the model took as missing, and `version`, `request_id` and `row`, by which the
-    ledger and labels know a prediction."""
+    """The frame with `prediction`; `probability`, or one column for each class, or `low` and `high` and one column for
+    each quantile, as the kind of label has it; `missing_features` that the model took as missing, and `version`,
+    `request_id` and `row`, by which the ledger and labels know a prediction."""
     found = [one for answer in answers for one in answer.predictions]
     columns = [pl.Series("prediction", [one.prediction for one in found])]
     columns += [
@@ -53,15 +54,23 @@ def with_answers(frame: pl.DataFrame, answers: Sequence[Answer]) -> pl.DataFrame
         for name in ("probability", "low", "high")
         if any(getattr(one, name) is not None for one in found)
     ]
-    for name in (found[0].probabilities or ()) if found else ():
-        values = [None if one.probabilities is None else one.probabilities[name] for one in found]
-        columns.append(pl.Series(f"probabilities.{name}", values, dtype=pl.Float64))
+    columns += _parted("probabilities", [one.probabilities for one in found])
+    columns += _parted("quantiles", [one.quantiles for one in found])
     columns.append(pl.Series("missing_features", list(map(_absent, found)), dtype=pl.List(pl.String)))
     places = [(answer.version, answer.request_id, row) for answer in answers for row in range(len(answer.predictions))]
     versions, ids, rows = zip(*places, strict=True) if places else ((), (), ())
     columns.append(pl.Series("version", [int(one) if one.isdigit() else one for one in versions]))
     columns += [pl.Series("request_id", ids, dtype=pl.String), pl.Series("row", rows, dtype=pl.Int32)]
     return pl.concat([frame, pl.DataFrame(columns)], how="horizontal").with_columns(_reasons(found))
+
+
+def _parted(name: str, found: Sequence[Mapping[str, float] | None]) -> list[pl.Series]:
+    """A column for each part that the first answer has."""
+    parts = (found[0] or ()) if found else ()
+    return [
+        pl.Series(f"{name}.{part}", [None if one is None else one.get(part) for one in found], dtype=pl.Float64)
+        for part in parts
+    ]
 
 
 def _absent(one: Prediction) -> list[str]:

@@ -218,7 +218,7 @@ def _described_outputs(task: Task) -> list[dict[str, Any]]:
     shapes = {name: values.shape[1:] for name, values in task.columns(_any_answer(task)).items()}
     return [
         {"name": name, "datatype": datatype, "shape": [-1, *shapes[name]]}
-        | ({"parameters": {"of": list(task.parts)}} if shapes[name] else {})
+        | ({"parameters": {"of": list(task.output_parts[name])}} if shapes[name] else {})
         for name, datatype in task.output_types.items()
     ]
 

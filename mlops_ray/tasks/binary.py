@@ -57,6 +57,7 @@ class Binary:
     told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}
     label_type: ClassVar[pl.DataType] = pl.Boolean()
     parts: ClassVar[tuple[str, ...]] = ()
+    output_parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     reliability_axes: ClassVar[tuple[str, str]] = ("probability that was answered", "share with the label")
     row_schema: ClassVar[Mapping[str, Any]] = {
         "probability": {"type": "number", "minimum": 0, "maximum": 1},

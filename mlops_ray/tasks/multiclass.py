@@ -71,6 +71,10 @@ class MultiClass:
         return self.classes
 
     @property
+    def output_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"probabilities": self.classes}
+
+    @property
     def told_as(self) -> Mapping[str, Any]:
         return {"type": "text", "choices": self.classes}
 

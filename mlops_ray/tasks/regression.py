@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _BINS = 10
 # Answers are float32, which moves numbers by up to 6e-8 of their size: nearly 1 % of the deviation of such labels.
 _LARGEST, _TOLD_APART = float(np.finfo(np.float32).max), 1e-5
+# Of the interval in whose widths quantiles are moved where none was declared.
+_COVERAGE = 0.8
 # Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
 _WEEK_ROWS, _NEAR = 100, 0.03
 
@@ -35,17 +37,20 @@ class Regression:
     evaluating point forecasts", Journal of the American Statistical Association 106, 2011).
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
-    margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
-    the model. edges: where there are several such pairs, from which answer on the next one holds. deviation: the
-    standard one of the labels that the model was fitted to, sealed with it.
+    quantiles: with them each answer comes with the numbers that these shares of the labels are below, such as (0.1,
+    0.5, 0.9). margins: what is added to an answer for its low and its high end, and for each quantile; found on the
+    validation period, and sealed with the model. edges: where there are several such rows, from which answer on the
+    next one holds. deviation: the standard one of the labels that the model was fitted to, sealed with it.
 
     Metrics: mean_absolute_error, root_mean_squared_error, in the unit, r2, the share of the variance that is explained
-    (higher is better), and where intervals are declared coverage, the share of the labels that are in theirs.
+    (higher is better), where quantiles are declared pinball_loss, the mean over them, in the unit, and where intervals
+    are declared coverage, the share of the labels that are in theirs.
     """
 
     unit: str = ""
     estimand: Literal["mean", "median"] = "mean"
     coverage: float | None = None
+    quantiles: tuple[float, ...] = ()
     margins: tuple[float, ...] | None = None
     edges: tuple[float, ...] = ()
     deviation: float | None = None
@@ -69,8 +74,10 @@ class Regression:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
+        pinball = {"pinball_loss": Metric(lower_is_better=True, highest=np.inf, of_decision=True)}
         coverage = {"coverage": Metric(lower_is_better=False, of_decision=True, chooses=False)}
-        return self._metrics if self.coverage is None else {**self._metrics, **coverage}
+        found = {**self._metrics, **(pinball if self.quantiles else {})}
+        return found if self.coverage is None else {**found, **coverage}
 
     def __post_init__(self) -> None:
         expect_text(self, "unit")
@@ -80,11 +87,23 @@ class Regression:
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise UseCaseError(f"Regression: coverage is {self.coverage}. Give a share between 0 and 1, such as 0.8.")
-        if self.margins is not None and len(self.margins) != 2 * (len(self.edges) + 1):
+        self._check_quantiles()
+        if self.margins is not None and len(self.margins) != (2 + len(self.quantiles)) * (len(self.edges) + 1):
             raise UseCaseError(
                 f"Regression: there are {len(self.margins)} margins for {len(self.edges)} edges, and a pair is needed "
-                f"below, between and above them. Leave both out: they are found when a model is sealed."
+                f"below, between and above them, with as many more as there are quantiles. Leave both out: they are "
+                f"found when a model is sealed."
             )
+
+    def _check_quantiles(self) -> None:
+        levels = self.quantiles
+        if not isinstance(levels, tuple):
+            raise UseCaseError(f"Regression: quantiles is {levels!r}. Give a tuple of shares, such as (0.1, 0.5, 0.9).")
+        for level in levels:
+            if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+                raise UseCaseError(f"Regression: one of quantiles is {level!r}. Give shares between 0 and 1.")
+        if sorted(set(levels)) != list(levels):
+            raise UseCaseError(f"Regression: quantiles are {levels}. Give each once, the lowest first.")
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype.is_numeric()
@@ -150,18 +169,29 @@ class Regression:
             variance = weighted_mean(centred**2, block, weights) - mean**2
             with np.errstate(divide="ignore", invalid="ignore"):
                 found["r2"] = np.where(variance > 0, 1 - squared / variance, np.nan)
+        if "pinball_loss" in wanted:
+            found["pinball_loss"] = weighted_mean(self._pinball_losses(labels, answer), block, weights)
         if "coverage" in wanted:
             found["coverage"] = weighted_mean(self._is_inside(labels, answer), block, weights)
         return {name: found[name] for name in wanted}
 
     def _is_inside(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
         """1 where a label is in its answer's interval, else 0; NaN as long as none was found, [rows]."""
-        low, high = self._ends(answer)
+        low, high, *_ = self._ends(answer)
         return np.where(np.isnan(low), np.nan, (labels >= low) & (labels <= high))
 
-    def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
-        """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
-        return Margins(self.margins or (np.nan, np.nan), self.edges).around(answer)
+    def _pinball_losses(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        """The mean over the quantiles; NaN as long as none were found, [rows]. Koenker, Bassett, "Regression
+        quantiles", Econometrica 46, 1978."""
+        below = labels - self._ends(answer)[2:]
+        level = np.array(self.quantiles)[:, None]
+        losses: Floats = np.maximum(level * below, (level - 1) * below).mean(axis=0)
+        return losses
+
+    def _ends(self, answer: NDArray[np.floating[Any]]) -> Floats:
+        """From where to where the interval of each answer is, and its quantiles, [2 + quantiles, rows]; NaN as long as
+        none were found."""
+        return Margins(self.margins or (np.nan,) * (2 + len(self.quantiles)), self.edges).around(answer)
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -169,7 +199,22 @@ class Regression:
     @property
     def row_schema(self) -> Mapping[str, Any]:
         unit = {"description": f"In {self.unit}."} if self.unit else {}
-        return {name: {"type": "number", **unit} for name in self.output_types}
+        number = {"type": "number", **unit}
+        by_level = {
+            "type": "object",
+            "properties": dict.fromkeys(self._level_names, number),
+            "required": list(self._level_names),
+            "additionalProperties": False,
+        }
+        return {name: by_level if name == "quantiles" else number for name in self.output_types}
+
+    @property
+    def _level_names(self) -> tuple[str, ...]:
+        return tuple(map(str, self.quantiles))
+
+    @property
+    def output_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"quantiles": self._level_names} if "quantiles" in self.output_types else {}
 
     @property
     def loss(self) -> str:
@@ -184,7 +229,7 @@ class Regression:
         return Linear(middle, float(labels.std()) or 1.0, self.estimand == "median")
 
     def without_model(self, labels: NDArray[np.float64], metric: str) -> float:
-        return float(np.median(labels) if metric == "mean_absolute_error" else np.mean(labels))
+        return float(np.median(labels) if metric in ("mean_absolute_error", "pinball_loss") else np.mean(labels))
 
     def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
         bins = np.searchsorted(np.unique(np.quantile(answer, np.linspace(0, 1, _BINS + 1)[1:-1])), answer)
@@ -234,24 +279,31 @@ class Regression:
 
     @property
     def is_open(self) -> bool:
-        return self.coverage is not None
+        return self.coverage is not None or bool(self.quantiles)
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
         """See `conformal`."""
-        if self.coverage is None:
+        if not self.is_open:
             return self
-        if len(labels) < (fewest := fewest_rows(self.coverage)):
+        if len(labels) < (fewest := fewest_rows(self._coverage, self.quantiles)):
+            asked = [] if self.coverage is None else [f"an interval with {100 * self.coverage:.4g} % of the labels"]
+            asked += [f"quantiles {', '.join(self._level_names)}"] if self.quantiles else []
             raise DataError(
-                f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
-                f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
+                f"{len(labels)} rows of the validation period are too few for {' and '.join(asked)} (at least {fewest} "
+                f"are needed). Give a longer one, or ask for less of the extremes."
             )
-        return self._with(conformal(labels, answer, self.coverage))
+        return self._with(conformal(labels, answer, self._coverage, self.quantiles))
 
     def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
         """What the validation period said was of an earlier model, and of an earlier time."""
-        if self.margins is None or self.coverage is None:
+        if self.margins is None or not self.is_open:
             return self
-        return self._with(Margins(self.margins, self.edges).renewed(labels, answer, self.coverage))
+        before = Margins(self.margins, self.edges)
+        return self._with(before.renewed(labels, answer, self._coverage, self.quantiles))
+
+    @property
+    def _coverage(self) -> float:
+        return _COVERAGE if self.coverage is None else self.coverage
 
     def _with(self, found: Margins) -> "Regression":
         return replace(self, margins=found.ends, edges=found.edges)
@@ -259,18 +311,25 @@ class Regression:
     def like(self, other: "Task") -> "Regression | None":
         if not isinstance(other, Regression) or self.unit != other.unit:
             return None
+        if (self.coverage, self.quantiles) != (other.coverage, other.quantiles):
+            return replace(self, margins=None, edges=())
         return replace(self, margins=other.margins, edges=other.edges)
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         if self.margins is None:
             return {}
-        inside, (low, high) = self._is_inside(labels, answer), self._ends(answer)
-        week = (day - day.min()) // 7
-        rows, within = np.bincount(week), np.bincount(week, inside)
-        by_week = [float(share) for share in within[rows >= _WEEK_ROWS] / rows[rows >= _WEEK_ROWS]]
-        width = float(np.median(high - low))
-        said = {"coverage": float(inside.mean()), "by_week": by_week, "median_width": width}
-        return {**said, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
+        low, high, *quantiles = self._ends(answer)
+        said: dict[str, Any] = {"margins": list(self.margins), "unit": self.unit}
+        if self.coverage is not None:
+            inside, week = self._is_inside(labels, answer), (day - day.min()) // 7
+            rows, within = np.bincount(week), np.bincount(week, inside)
+            by_week = [float(share) for share in within[rows >= _WEEK_ROWS] / rows[rows >= _WEEK_ROWS]]
+            said |= {"coverage": float(inside.mean()), "by_week": by_week, "asked_for": self.coverage}
+            said["median_width"] = float(np.median(high - low))
+        if quantiles:
+            below = [float((labels <= end).mean()) for end in quantiles]
+            said["below"] = dict(zip(self._level_names, below, strict=True))
+        return said
 
     @property
     def additive_scale(self) -> str:
@@ -295,9 +354,20 @@ class Regression:
 
     @property
     def output_types(self) -> Mapping[str, str]:
-        return dict.fromkeys(("prediction", "low", "high") if self.margins else ("prediction",), "FP32")
+        found = ["prediction"]
+        if self.margins:
+            found += ["low", "high"] if self.coverage is not None else []
+            found += ["quantiles"] if self.quantiles else []
+        return dict.fromkeys(found, "FP32")
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
+        said = [self._interval_described(decisions)] if "coverage" in decisions else []
+        if below := decisions.get("below"):
+            shares = ", ".join(f"{share:.1%} of the quantile {level}" for level, share in below.items())
+            said.append(f"Of the labels are below or at the answer's: {shares}.".replace("%", " %"))
+        return " ".join(said)
+
+    def _interval_described(self, decisions: Mapping[str, Any]) -> str:
         unit = f" {decisions['unit']}" if decisions["unit"] else ""
         said = f"{decisions['coverage']:.1%} of the labels are in the interval of their answer"
         if by_week := decisions.get("by_week"):
@@ -311,9 +381,16 @@ class Regression:
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         if self.margins is None:
             return {"prediction": answer}
-        low, high = (np.clip(end, -_LARGEST, _LARGEST).astype(np.float32) for end in self._ends(answer))
-        return {"prediction": answer, "low": low, "high": high}
+        low, high, *quantiles = np.clip(self._ends(answer), -_LARGEST, _LARGEST).astype(np.float32)
+        found = {"prediction": answer}
+        if self.coverage is not None:
+            found |= {"low": low, "high": high}
+        if quantiles:
+            found["quantiles"] = np.stack(quantiles, axis=1)
+        return found
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
-        columns = self.columns(answer)
-        return [dict(zip(columns, row, strict=True)) for row in np.stack(list(columns.values()), axis=1).tolist()]
+        columns = {name: values.tolist() for name, values in self.columns(answer).items()}
+        if "quantiles" in columns:
+            columns["quantiles"] = [dict(zip(self._level_names, row, strict=True)) for row in columns["quantiles"]]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

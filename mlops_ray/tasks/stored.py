@@ -21,7 +21,8 @@ ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
 
 def metric_named(name: str) -> Metric:
     """Which way a metric goes, whatever the task. Raises KeyError for none of any."""
-    return {**Regression(coverage=0.8).metrics, **MultiClass.metrics, **Binary(decision=Gains(1, -1)).metrics}[name]
+    regression = Regression(coverage=0.8, quantiles=(0.5,))
+    return {**regression.metrics, **MultiClass.metrics, **Binary(decision=Gains(1, -1)).metrics}[name]
 
 
 _DECISIONS: Mapping[str, type[Gains | Capacity]] = {"gains": Gains, "capacity": Capacity}

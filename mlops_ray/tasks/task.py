@@ -197,7 +197,7 @@ class Task(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether `decided` finds something: a threshold, or an interval."""
+        """Whether `decided` finds something: a threshold, an interval, or quantiles."""
         ...
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> Self:
@@ -215,8 +215,8 @@ class Task(Protocol):
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         """How what is decided does on these rows, as JSON: how many rows a day the threshold chooses and, of gains,
-        what it brings a row, beside 0.5, always and never; or how many labels are in their interval. Empty where there
-        is neither."""
+        what it brings a row, beside 0.5, always and never; or how many labels are in their interval and below their
+        quantiles. Empty where there is neither."""
         ...
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
@@ -251,12 +251,17 @@ class Task(Protocol):
         ...
 
     @property
+    def output_parts(self) -> Mapping[str, tuple[str, ...]]:
+        """Of what the numbers of each of `columns` are that has several a row, in their order."""
+        ...
+
+    @property
     def output_types(self) -> Mapping[str, str]:
         """Of each of `columns`, its data type in the Open Inference Protocol."""
         ...
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """What is answered, by name; each [rows], or [rows, `width`]."""
+        """What is answered, by name; each [rows], or [rows, parts] (see `output_parts`)."""
         ...
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:

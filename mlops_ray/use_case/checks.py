@@ -48,6 +48,7 @@ RESERVED: Mapping[str, str] = {
     "prediction": "answers",
     "low": "answers",
     "high": "answers",
+    "quantiles": "answers",
     "reasons": "answers",
     "missing_features": "answers",
 }
@@ -551,8 +552,9 @@ def _is_moment(type_: pl.DataType) -> bool:
 
 
 def _expect_not_reserved(case: "UseCase", what: str, name: str) -> None:
-    # A column for each class is called so, such as probabilities.late.
-    by = RESERVED["probabilities"] if name.startswith("probabilities.") else RESERVED.get(name)
+    # A column for each class and each quantile is called so, such as probabilities.late.
+    parted = name.startswith(("probabilities.", "quantiles."))
+    by = RESERVED["probabilities"] if parted else RESERVED.get(name)
     if by is not None:
         raise _refusal(case, f"{what} {name!r} has a name that {by} use themselves. Give it another.")
 

@@ -44,7 +44,7 @@ from mlops_ray.use_case import (
 from tests.integration.test_sealing import DEFINITIONS, DEPARTURE, loaded, raw_rows, settings_of, trained, use_case
 
 ANN, BOB = Actor("ann", ("operate",), id="ann"), Actor("bob", ("approve",), id="bob")
-MINUTES = Regression("minutes", coverage=0.8)
+MINUTES = Regression("minutes", coverage=0.8, quantiles=(0.1, 0.9))
 OUTCOME = MultiClass(("on time", "late", "cancelled"))
 
 
@@ -118,9 +118,10 @@ def make_live(store: ControlStore, case: UseCase, version: int) -> None:
     "case",
     [
         case_of(MINUTES, LinearRegression(), "mean_absolute_error", Threshold("coverage", 0.7)),
+        case_of(MINUTES, LinearRegression(), "pinball_loss", Threshold("coverage", 0.7)),
         case_of(OUTCOME, LogisticRegression(), "log_loss", Threshold("accuracy", 0.5)),
     ],
-    ids=lambda case: case.label.task.kind,
+    ids=lambda case: f"{case.label.task.kind}-{case.metric}",
 )
 def test_a_better_version_replaces_the_first_once_approved_and_can_be_rolled_back(
     case: UseCase, tmp_path: Path, definitions: Definitions
@@ -147,7 +148,7 @@ def test_a_better_version_replaces_the_first_once_approved_and_can_be_rolled_bac
     card = markdown_card(found).replace("\\", "")
     parts = [case.metric, "Importance of features", "Answers by wind", "the champion's", "bob", "champion"]
     if case.label.task.kind == "regression":
-        parts += ["of the labels are in the interval of their answer", "| coverage |"]
+        parts += ["of the labels are in the interval of their answer", "| coverage |", "of the quantile 0.9"]
     for part in parts:
         assert part in card
     assert html_card(found).count("<svg ") >= 2

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.integration.serve_example import NAME
 from tests.pipeline_run import kill_group
 from tests.task_models import DELAY, OUTCOME, VECTORS, expected_answers, sealed_as
 
+QUANTILES = replace(DELAY, coverage=0.8, quantiles=(0.25, 0.9), margins=(-5.0, 6.5, -2.0, 6.0))
 PORT = 18_020
 URL = f"http://127.0.0.1:{PORT}"
 
@@ -81,10 +83,15 @@ def tensors(client: Client, state: Path) -> Any:
 @pytest.mark.timeout(180)
 def test_a_number_is_asked_told_and_recorded(tmp_path: Path) -> None:
     expected = expected_answers(DELAY, VECTORS)
-    with served(DELAY, tmp_path) as client:
+    with served(QUANTILES, tmp_path) as client:
         answer = client.predict(NAME, features=VECTORS)
         assert [row.prediction for row in answer.predictions] == pytest.approx(expected, abs=1e-3)
-        assert tensors(client, tmp_path).as_numpy("prediction") == pytest.approx(expected, abs=1e-3)
+        for row, value in zip(answer.predictions, expected, strict=True):
+            assert (row.low, row.high) == (pytest.approx(value - 5, abs=1e-3), pytest.approx(value + 6.5, abs=1e-3))
+            assert row.quantiles == pytest.approx({"0.25": value - 2, "0.9": value + 6}, abs=1e-3)
+        given = tensors(client, tmp_path)
+        assert given.as_numpy("prediction") == pytest.approx(expected, abs=1e-3)
+        assert given.as_numpy("quantiles") == pytest.approx(np.add.outer(expected, [-2.0, 6.0]), abs=1e-3)
         told = [{"request_id": answer.request_id, "row": row, "label": 10.5 * row} for row in range(3)]
         assert client.send_labels(NAME, told) == 3
         with pytest.raises(DataError, match=r"labels\[0\]\.label: 'late' is not of type number"):

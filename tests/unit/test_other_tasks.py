@@ -166,7 +166,7 @@ def test_an_answer_reads_as_people_ask() -> None:
         Binary(0.2),
         Binary(decision=Gains(2, -1, unit="EUR")),
         Binary(decision=Capacity(200)),
-        Regression("m", "median", 0.8, (-1.5, 4.0)),
+        Regression("m", "median", 0.8, margins=(-1.5, 4.0)),
     ],
     ids=str,
 )
