@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import ModelError, UseCaseError
 from mlops_ray.tasks.confusion import counted
-from mlops_ray.tasks.decision import Capacity, Gains
+from mlops_ray.tasks.decision import GAIN, Capacity, Gains, counted_rows, gains_described, rows_described
 from mlops_ray.tasks.declared import expect_numbers
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
@@ -89,8 +89,7 @@ class Binary:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        gain = {"gain": Metric(lower_is_better=False, lowest=-np.inf, highest=np.inf, of_decision=True)}
-        return {**self._metrics, **gain} if isinstance(self.decision, Gains) else self._metrics
+        return {**self._metrics, "gain": GAIN} if isinstance(self.decision, Gains) else self._metrics
 
     def reads(self, dtype: pl.DataType) -> bool:
         return dtype == pl.Boolean
@@ -251,12 +250,11 @@ class Binary:
         acting = f"Acting from a probability of {threshold:.3f} on" if threshold > EVERYBODY else "Acting on every row"
         said = [acting if threshold <= 1 else "Acting on no row"]
         if by_day := decisions.get("rows_a_day"):  # not in what was sealed before
-            said.append(f"rows a day: {', '.join(f'{way} {_counted(rows)}' for way, rows in by_day.items())}")
+            said.append(rows_described(by_day))
         if hands := decisions.get("hands"):
-            said.append(f"there are hands for {_counted(hands)}")
+            said.append(f"there are hands for {counted_rows(hands)}")
         if gains := decisions.get("gain"):
-            unit = f" {decisions['unit']}" if decisions["unit"] else ""
-            said.append(f"what a row brings: {', '.join(f'{way} {gain:.4g}{unit}' for way, gain in gains.items())}")
+            said.append(gains_described(gains, decisions["unit"]))
         return f"{'; '.join(said)}."
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -265,10 +263,6 @@ class Binary:
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         least = self._least
         return [{"probability": value, "prediction": value >= least} for value in answer.tolist()]
-
-
-def _counted(rows: float) -> str:
-    return f"{rows:,.0f}" if rows >= 1_000 else f"{rows:.3g}"
 
 
 BINARY = Binary()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.confusion import counted
+from mlops_ray.tasks.decision import GAIN, GainTable, best_predictions, gains_described, rows_described
 from mlops_ray.tasks.declared import is_writable
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
@@ -26,26 +28,30 @@ if TYPE_CHECKING:
 class MultiClass:
     """See `task.Task`. labels: the number of the class among `classes`, [rows]. answer: probabilities, [rows, classes].
 
-    The prediction is the class with the highest probability; of equal ones the first.
+    The prediction is the class with the highest probability; of equal ones the first. decision: with it, the class that
+    brings most where the probabilities are right (`decision.best_predictions`), at the endpoint, in batch and in
+    monitoring. Nothing is found for it: it is as good as the probabilities are calibrated (`Fit.calibration`).
 
     Metrics: log_loss (nats), roc_auc (the mean over the classes of each against the rest; higher is better), accuracy
-    (higher is better), brier (the sum over the classes of the squared errors, from 0 to 2), and calibration_error (of
-    the probability of the predicted class against how often it is right).
+    (of the prediction; higher is better), brier (the sum over the classes of the squared errors, from 0 to 2), and
+    calibration_error (of the highest probability against how often its class is right, whatever the prediction; so are
+    `reliability`, `guess` and `observed`). A decision adds the metric gain, the mean of a row (higher is better).
     """
 
     classes: tuple[str, ...]
+    decision: GainTable | None = None
 
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'
     threshold: ClassVar[None] = None
-    reliability_axes: ClassVar[tuple[str, str]] = ("probability of the predicted class", "share where it was right")
+    reliability_axes: ClassVar[tuple[str, str]] = ("probability of the most probable class", "share where it was right")
     is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
     additive_scale: ClassVar[str] = "log odds of the predicted class"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()
     output_types: ClassVar[Mapping[str, str]] = {"probabilities": "FP32", "prediction": "BYTES"}
-    metrics: ClassVar[Mapping[str, Metric]] = {
+    _metrics: ClassVar[Mapping[str, Metric]] = {
         "log_loss": Metric(lower_is_better=True, highest=np.inf),
         "roc_auc": Metric(lower_is_better=False),
         "accuracy": Metric(lower_is_better=False),
@@ -61,6 +67,18 @@ class MultiClass:
             raise UseCaseError(f"MultiClass: classes are {names!r}; one has half of a character. Write it whole.")
         if len(names) < 3 or len(set(names)) < len(names):
             raise UseCaseError(f"MultiClass: classes are {names!r}. Give three or more, each once; two are Binary().")
+        if not isinstance(self.decision, GainTable | None):
+            raise UseCaseError(f"MultiClass: decision is {self.decision!r}. Give GainTable(...), or leave it out.")
+        if self.decision is not None:
+            self.decision.expect_classes(names)
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        return self._metrics if self.decision is None else {**self._metrics, "gain": GAIN}
+
+    @cached_property
+    def _gains(self) -> Floats | None:
+        return None if self.decision is None else self.decision.of(self.classes)
 
     @property
     def width(self) -> int:
@@ -153,14 +171,16 @@ class MultiClass:
                 for at, truth in enumerate(self.events(labels).values())
             ]
             found["roc_auc"] = np.stack(by_class).mean(axis=0)
-        right, confidence = self._predicted(labels, guess)
+        predicted = self._predicted(answer)
         if "accuracy" in wanted:
-            found["accuracy"] = weighted_mean(right, block, weights)
+            found["accuracy"] = weighted_mean((predicted == labels).astype(np.float64), block, weights)
         if "brier" in wanted:
             truths = np.eye(self.width)[labels]
             found["brier"] = weighted_mean(((guess - truths) ** 2).sum(axis=1), block, weights)
         if "calibration_error" in wanted:
-            found["calibration_error"] = calibration(right, confidence, block, weights)[0]
+            found["calibration_error"] = calibration(*self._most_probable(labels, guess), block, weights)[0]
+        if "gain" in wanted and self._gains is not None:
+            found["gain"] = weighted_mean(self._gains[labels, predicted], block, weights)
         return {name: found[name] for name in wanted}
 
     def freedom(self, metric: str, labels: NDArray[np.intp], block: Blocks) -> float:
@@ -176,16 +196,21 @@ class MultiClass:
         return Softmax(self.width)
 
     def without_model(self, labels: NDArray[np.intp], metric: str) -> Floats:
+        rows = self._rows(labels).astype(np.float64)
+        if self._gains is not None and metric in ("gain", "accuracy"):
+            worth = self._gains if metric == "gain" else np.eye(self.width)
+            sure: Floats = np.eye(self.width)[(rows[:, np.newaxis] * worth).sum(axis=0).argmax()]
+            return sure
         # Half a row more of each: what has not been seen yet is not impossible.
-        shares: Floats = (self._rows(labels).astype(np.float64) + 0.5) / (len(labels) + 0.5 * self.width)
+        shares: Floats = (rows + 0.5) / (len(labels) + 0.5 * self.width)
         return shares
 
     def reliability(self, labels: NDArray[np.intp], answer: Floats) -> tuple[ReliabilityBin, ...]:
         one_block = np.zeros(len(labels), dtype=np.intp)
-        return calibration(*self._predicted(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
+        return calibration(*self._most_probable(labels, answer.astype(np.float64)), one_block, np.ones((1, 1)))[1]
 
     def confusion(self, labels: NDArray[np.intp], answer: Floats) -> Mapping[str, Any]:
-        return counted(self.classes, labels, answer.argmax(axis=1))
+        return counted(self.classes, labels, self._predicted(answer))
 
     def measured(self, labels: NDArray[np.intp], answer: Floats, day: NDArray[np.int64]) -> Mapping[str, Measured]:
         return measured_by_blocks(self, labels, answer, day)
@@ -197,7 +222,7 @@ class MultiClass:
         return np.asarray(answer.max(axis=1), dtype=np.float64)
 
     def observed(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
-        return self._predicted(labels, answer)[0]
+        return self._most_probable(labels, answer)[0]
 
     def errors(self, labels: NDArray[np.intp], answer: Floats) -> Floats:
         return self.losses(labels, answer)
@@ -230,13 +255,23 @@ class MultiClass:
         return self
 
     def like(self, other: "Task") -> Self | None:
-        return self if self == other else None
+        return self if isinstance(other, MultiClass) and self.classes == other.classes else None
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
-        return {}
+        if self.decision is None:
+            return {}
+        gains, predicted = self.decision.of(self.classes), self._predicted(answer)
+        ways: dict[str, Any] = {"by the table": predicted, "the most probable class": answer.argmax(axis=1)}
+        ways |= {f"always {name}": at for at, name in enumerate(self.classes)}
+        by_day = self._rows(predicted) / len(np.unique(day))
+        return {
+            "rows_a_day": dict(zip(self.classes, by_day.tolist(), strict=True)),
+            "unit": self.decision.unit,
+            "gain": {way: float(gains[labels, chosen].mean()) for way, chosen in ways.items()},
+        }
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
-        return log_odds(answer[:, int(np.argmax(about))])
+        return log_odds(answer[:, self._predicted(about[np.newaxis]).item()])
 
     def additive_error(self, additive: Floats) -> Floats:
         return log_odds_error(additive)
@@ -249,21 +284,26 @@ class MultiClass:
         return differences
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
-        return ""
+        by_day, gains = decisions["rows_a_day"], decisions["gain"]
+        return f"Acting by the gain table; {rows_described(by_day)}; {gains_described(gains, decisions['unit'])}."
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return {"probabilities": answer, "prediction": np.array(self.classes, dtype=object)[answer.argmax(axis=1)]}
+        return {"probabilities": answer, "prediction": np.array(self.classes, dtype=object)[self._predicted(answer)]}
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         return [
             {"probabilities": dict(zip(self.classes, row, strict=True)), "prediction": self.classes[at]}
-            for row, at in zip(answer.tolist(), answer.argmax(axis=1).tolist(), strict=True)
+            for row, at in zip(answer.tolist(), self._predicted(answer).tolist(), strict=True)
         ]
 
     def _rows(self, labels: NDArray[np.intp]) -> NDArray[np.intp]:
         return np.bincount(labels, minlength=self.width)
 
-    def _predicted(self, labels: NDArray[np.intp], guess: Floats) -> tuple[Floats, Floats]:
-        """Whether the predicted class is right, and its probability."""
-        predicted = guess.argmax(axis=1)
-        return (predicted == labels).astype(np.float64), guess[np.arange(len(labels)), predicted]
+    def _predicted(self, answer: NDArray[np.floating[Any]]) -> NDArray[np.intp]:
+        """The number of the predicted class, [rows]."""
+        return answer.argmax(axis=1) if self._gains is None else best_predictions(self._gains, answer)
+
+    def _most_probable(self, labels: NDArray[np.intp], guess: Floats) -> tuple[Floats, Floats]:
+        """Whether the most probable class is right, and its probability."""
+        first = guess.argmax(axis=1)
+        return (first == labels).astype(np.float64), guess[np.arange(len(labels)), first]

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.tasks.binary import BINARY, Binary
-from mlops_ray.tasks.decision import Capacity, Gains
+from mlops_ray.tasks.decision import Capacity, Gains, GainTable
 from mlops_ray.tasks.evaluation import Metric
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
@@ -21,11 +21,16 @@ ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
 
 def metric_named(name: str) -> Metric:
     """Which way a metric goes, whatever the task. Raises KeyError for none of any."""
-    regression = Regression(coverage=0.8, quantiles=(0.5,))
-    return {**regression.metrics, **MultiClass.metrics, **Binary(decision=Gains(1, -1)).metrics}[name]
+    regression, classes = Regression(coverage=0.8, quantiles=(0.5,)), MultiClass(("a", "b", "c"))
+    tasks: tuple[Task, ...] = (regression, classes, Binary(decision=Gains(1, -1)))
+    return {known: metric for task in tasks for known, metric in task.metrics.items()}[name]
 
 
-_DECISIONS: Mapping[str, type[Gains | Capacity]] = {"gains": Gains, "capacity": Capacity}
+_DECISIONS: Mapping[str, type[Gains | Capacity | GainTable]] = {
+    "gains": Gains,
+    "capacity": Capacity,
+    "gain_table": GainTable,
+}
 
 
 def task_to_json(task: Task) -> dict[str, Any]:

@@ -210,13 +210,15 @@ class Task(Protocol):
         ...
 
     def like(self, other: "Task") -> Self | None:
-        """The same with the threshold of another; None where the other's answers mean something else."""
+        """The same with the threshold of another, where there is one; None where the other's answers mean something
+        else. What is decided by a declared table alone, another's answers are decided by too."""
         ...
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         """How what is decided does on these rows, as JSON: how many rows a day the threshold chooses and, of gains,
-        what it brings a row, beside 0.5, always and never; or how many labels are in their interval and below their
-        quantiles. Empty where there is neither."""
+        what it brings a row, beside 0.5, always and never; of a gain table what it brings a row, beside the most
+        probable class and each class always, and how many rows a day get which prediction; or how many labels are in
+        their interval and below their quantiles. Empty where there is none of these."""
         ...
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What a user declares, one noun a file: `UseCase` and its parts."""
 
 from mlops_ray.tasks.binary import Binary
+from mlops_ray.tasks.decision import Capacity, Gains, GainTable
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.use_case.aggregation import Aggregation
@@ -59,6 +60,7 @@ __all__ = [
     "Binary",
     "Blocks",
     "Candidate",
+    "Capacity",
     "CategoryDetector",
     "Choice",
     "Column",
@@ -73,6 +75,8 @@ __all__ = [
     "FitBlocks",
     "FitData",
     "FittedModel",
+    "GainTable",
+    "Gains",
     "Gate",
     "Integer",
     "Label",

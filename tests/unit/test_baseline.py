@@ -11,7 +11,7 @@ from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.gates import Measured, baseline_name, judge
 from mlops_ray.evaluation.metrics import evaluate
 from mlops_ray.tasks.binary import BINARY, Binary
-from mlops_ray.tasks.decision import Gains
+from mlops_ray.tasks.decision import Gains, GainTable
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.task import Task
@@ -64,6 +64,16 @@ def test_a_row_is_answered_as_those_before_with_the_same_values(task: Task, by: 
 
 
 DECIDED = Binary(threshold=0.5, decision=Gains(true_positive=8, false_positive=-2))
+BY_TABLE = MultiClass(
+    ("early", "on time", "late"),
+    GainTable(
+        {
+            "early": {"early": 1, "on time": 0, "late": -4},
+            "on time": {"early": -2, "on time": 1, "late": 0},
+            "late": {"early": -30, "on time": -20, "late": 5},
+        }
+    ),
+)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +82,7 @@ DECIDED = Binary(threshold=0.5, decision=Gains(true_positive=8, false_positive=-
         *((Regression(estimand=one), name) for one in ("mean", "median") for name in Regression().metrics),
         *((DECIDED, name) for name in DECIDED.metrics if name != "calibration_error"),
         *((TASKS[1], name) for name in TASKS[1].metrics if name != "calibration_error"),
+        *((BY_TABLE, name) for name in BY_TABLE.metrics if name != "calibration_error"),
     ],
     ids=str,
 )

@@ -26,7 +26,6 @@ from mlops_ray.ingestion.sources import SourceFile
 from mlops_ray.ingestion.sql_table import SqlTable
 from mlops_ray.pipeline.pipeline import PIPELINE
 from mlops_ray.pipeline.steps.step import Given, StepName
-from mlops_ray.tasks.decision import Gains
 from mlops_ray.training.candidates import GradientBoosting, LogisticRegression
 from mlops_ray.use_case import (
     Aggregation,
@@ -40,6 +39,7 @@ from mlops_ray.use_case import (
     Expectations,
     Fairness,
     Fit,
+    Gains,
     Integer,
     Label,
     LastKnown,
@@ -367,6 +367,7 @@ TOGETHER: dict[tuple[type, str], dict[str, Any]] = {
 # Classes that are not declared by a user.
 # Of the other kinds of label, `test_other_tasks` tells.
 NOT_DECLARED = {declared.Feature, declared.FitBlocks, declared.FitData, declared.MultiClass, declared.Regression}
+NOT_DECLARED |= {declared.Capacity, declared.GainTable, declared.Gains}
 CHECKED = [kind for kind in {kind for kind, _ in USE_CASE} if hasattr(kind, "__post_init__")]
 
 SETTINGS: dict[str, tuple[Any, set[StepName]]] = {
