@@ -60,7 +60,9 @@ from mlops_ray.pipeline.steps.training_set import TRAINING_SET
 from mlops_ray.pipeline.warm_start import start_from
 from mlops_ray.registry.lineage import Lineage, TrialRecord
 from mlops_ray.registry.model_signature import expect_signing_key
-from mlops_ray.training.trial import SearchProgress, Trial
+from mlops_ray.training.budget import Budget
+from mlops_ray.training.last_fit import last_fit_limit_s
+from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import UseCase
 from mlops_ray.use_case.checks import check_monitored
 
@@ -156,6 +158,8 @@ class Pipeline:
         if "register" in steps:
             author_of(self.use_case, self.settings)  # who cannot register should know it before hours of training
             self._expect_watchable()
+        if "train" in steps:
+            Budget.of(self.use_case, self.settings.prices)  # nor is there a search that could not count its budget
         if "evaluate" in steps:
             approval = self.use_case.approval
             expect_signing_key(self.settings, demanded=approval is not None and approval.signed)
@@ -247,6 +251,9 @@ class Pipeline:
             where = replace(where, asked=self.meter.asked)
         if step == "train":
             where = replace(where, start_from=self._start_from)
+        if step == "evaluate":
+            found, rows = SearchResult.from_json(self._result("train")), self._result("training_set")["rows"]
+            where = replace(where, fit_limit_s=last_fit_limit_s(self.use_case, found, rows))
         if step == "register":
             author = author_of(self.use_case, self.settings)
             where = replace(where, author=author, lineage=self._lineage(record.run_key))
@@ -275,10 +282,11 @@ class Pipeline:
 
     def fit(self, trial: Trial, threads: int, memory_bytes: int) -> dict[str, Any]:
         """Fit one trial on the training set that `run` has built, with so many threads, as with so much memory; score
-        it and seal it."""
+        it and seal it. How long its fits may take is limited where that is declared."""
         results = {name: one.result for name, one in self.done.items()}
         inputs = inputs_for(self._given(results), known_trial(trial))
         where = self._where("evaluate", Record("", None), NOTHING_AGAIN)
+        where = replace(where, fit_limit_s=self.use_case.search.last_fit_seconds)
         return run_evaluate(inputs, where, threads, memory_bytes)
 
     def bring_online(self, definitions: Definitions, rows: Sequence[FeatureRows], as_of: datetime) -> dict[str, int]:

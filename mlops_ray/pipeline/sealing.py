@@ -1,7 +1,7 @@
 """Sealing: the chosen trial, fitted once more, scored once, and put into one folder with all that a server needs."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -59,12 +59,13 @@ def fit_score_and_seal(
     trial: Trial,
     key: str = "",
     memory_bytes: int | None = None,
-) -> dict[str, Any]:
+) -> Iterator[dict[str, Any]]:
     """Refit the chosen trial on all rows before the gap, score it once on the test period, seal it.
 
-    Returns, as plain JSON values, the sealed model's digest and files, its candidate and evaluation, and with how many
-    threads it was fitted. key: called again with the same one, a fit that was killed goes on. memory_bytes: by which it
-    is decided whether all rows are held at once; None: what this task is given.
+    Gives, as plain JSON values, its candidate and with how many threads it was fitted, as soon as it is, and at the end
+    these with the sealed model's digest and files and its evaluation. key: called again with the same one, a fit that
+    was killed goes on. memory_bytes: by which it is decided whether all rows are held at once; None: what this task is
+    given.
 
     Raises DataError if the ONNX export does not answer as the fitted model does, UseCaseError if a request about a row
     of the training set does not give what training computed of it (see `parity`), and ConfigurationError if versions
@@ -76,6 +77,8 @@ def fit_score_and_seal(
     periods = periods_of(use_case, training_set, memory.bytes)
     found = find_on_validation(use_case, periods.train, periods.validation, training_set.features, trial, memory)
     fitted = fit_trial(use_case, periods.before_gap, training_set.features, trial, found.calibration, memory)
+    made: dict[str, Any] = {"candidate": trial.candidate, "threads": fitted.threads}
+    yield made
     features, seed, test = fitted.encoder.features, use_case.search.seed, periods.test
     task = _renewed(OnnxModel(fitted.onnx, features, found.task), features, periods.gap)
     task = task.with_scale(labels_of(periods.before_gap, task))
@@ -114,8 +117,7 @@ def fit_score_and_seal(
         artifacts.upload(Path(folder), "sealed_models", use_case.name, digest)
     artifacts.delete(*left)
     artifacts.delete_abandoned(_ABANDONED, "fits", use_case.name)
-    made = {"digest": digest, "files": files, "candidate": trial.candidate, "threads": fitted.threads}
-    return made | {"evaluation": evaluation}
+    yield made | {"digest": digest, "files": files, "evaluation": evaluation}
 
 
 def _renewed(model: OnnxModel, features: Sequence[Feature], rows: Rows) -> Task:

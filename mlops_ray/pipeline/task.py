@@ -5,6 +5,8 @@ Ray is imported where it is used, here and in `cpus`: a refresh and an unchanged
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from inspect import isgeneratorfunction
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +24,27 @@ _BEGINS_WITHIN_S = 15.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Limit:
+    """How long it may take until a function gives its first value, and what is raised where it takes longer."""
+
+    seconds: float
+    error: MlopsRayError
+
+
 def in_task(
     where: Where,
     step: StepName,
-    function: Callable[..., dict[str, Any]],
+    function: Callable[..., dict[str, Any] | Iterator[dict[str, Any]]],
     *arguments: Any,
     cpus: int | None = 1,
     threads: int | None = None,
+    limit: Limit | None = None,
 ) -> dict[str, Any]:
     """Run the function as one Ray task; our own errors come back as they were raised.
+
+    Of a generator the last value counts. limit: from when it has its CPUs; beyond it its process is killed, which ends
+    one that computes in C and hears no signal, too.
 
     cpus: None for what is free on one node, at least 1; others may hold the rest for ever, as replicas do. threads:
     with how many it computes, where that is to be another number than its CPUs. What is declared for the step
@@ -57,7 +71,12 @@ def in_task(
             _tell(where, step, wanted)
     try:
         ray.get(next(task))
-        result: dict[str, Any] = ray.get(next(task))
+        if limit is not None and not ray.wait([task], timeout=limit.seconds)[0]:
+            ray.cancel(task, force=True)
+            raise limit.error
+        result: dict[str, Any] = {}
+        for value in task:
+            result = ray.get(value)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, MlopsRayError):
             raise error.cause from None
@@ -90,7 +109,7 @@ def _submit(
     cpus: float,
     threads: int | None,
     memory_bytes: int,
-    function: Callable[..., dict[str, Any]],
+    function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> Any:
     import ray
@@ -105,11 +124,14 @@ def _submit(
     return ray.remote(**options)(_begin_and_do).remote(function, *arguments)
 
 
-def _begin_and_do(function: Callable[..., dict[str, Any]], *arguments: Any) -> Iterator[Any]:
+def _begin_and_do(function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
     """First a sign that the task has its CPUs, then what it gives. What it writes is closed, whoever started Ray."""
     keep_closed()
     yield True
-    yield function(*arguments)
+    if isgeneratorfunction(function):
+        yield from function(*arguments)
+    else:
+        yield function(*arguments)
 
 
 def _tell(where: Where, step: StepName, cpus: float) -> None:

@@ -16,6 +16,7 @@ from mlops_ray.config import Settings
 from mlops_ray.errors import UnavailableError
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.training.averaging import average_the_best
+from mlops_ray.training.budget import Budget
 from mlops_ray.training.experiment import run_trials
 from mlops_ray.training.kept_answers import KeptAnswers
 from mlops_ray.training.leaderboard import leaderboard, table
@@ -53,9 +54,9 @@ def search(
     given in the place of what `Search.resources` says. asked: is told what it is given, of each candidate.
 
     Raises DataError if a part of the split is unusable, UseCaseError if no trial of any candidate finished,
-    UnavailableError if MLflow is down.
+    ConfigurationError if there is a budget of money and no prices to count it by, UnavailableError if MLflow is down.
     """
-    started = time.monotonic()
+    started, budget = time.monotonic(), Budget.of(use_case, settings.prices)
     runs = open_search(
         settings,
         use_case.name,
@@ -69,7 +70,7 @@ def search(
     rows = runs.rows
     if rows != use_case.search.rows:
         logger.info("Trials are given %d of %d rows: more do not fit in the memory of a node.", rows, training_set.rows)
-    ledger = TrialLedger(runs, training_set, use_case, progress, retry_failed)
+    ledger = TrialLedger(runs, training_set, use_case, budget, progress, retry_failed)
     kept = KeptAnswers(settings.artifacts, use_case.name, key) if use_case.search.ensemble > 1 else None
     done, before = len(ledger.ended()), ledger.ended_by()
     logger.info("Search %s: %d of %d trials have ended.", runs.parent_run_id, done, ledger.budget.trials)

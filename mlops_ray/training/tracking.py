@@ -37,7 +37,7 @@ _STARTED_FROM = "mlops_ray.started_from"
 _ROWS, _ALL = "mlops_ray.search_rows", "all"
 _ENDED_BY = "mlops_ray.ended_by"
 _LEADERBOARD = "leaderboard.json"
-_SECONDS = "search_seconds"
+_SECONDS, _COST = "search_seconds", "search_cost_"  # and the currency
 _FOOTPRINT = ("size_bytes", "row_ms", "batch_ms")
 _USED = "mlops_ray.used"
 _USED_METRICS = ("cpu_s", "wall_s", "process_peak_bytes", "read_bytes", "written_bytes", "asked_cpus")
@@ -174,14 +174,22 @@ class SearchRuns:
 
     def seconds(self) -> float:
         """How long earlier attempts took, up to what they wrote last."""
-        with mlflow_errors(self._settings):
-            found = self._client.get_run(self.parent_run_id).data.metrics.get(_SECONDS, 0.0)
-            return float(found)
+        return self._logged(_SECONDS)
 
-    def log_seconds(self, seconds: float) -> None:
-        """Of the search as a whole, so that an attempt after a kill knows what this one took."""
+    def cost(self, currency: str) -> float:
+        """What the trials of earlier attempts cost, up to what they wrote last; 0 where nothing was counted in it."""
+        return self._logged(f"{_COST}{currency}")
+
+    def _logged(self, name: str) -> float:
         with mlflow_errors(self._settings):
-            self._client.log_batch(self.parent_run_id, metrics=[Metric(_SECONDS, seconds, _now_ms(), 0)])
+            return float(self._client.get_run(self.parent_run_id).data.metrics.get(name, 0.0))
+
+    def log_spent(self, seconds: float, cost: Mapping[str, float]) -> None:
+        """Of the search as a whole, so that an attempt after a kill knows what this one took. cost: by currency."""
+        values = {_SECONDS: seconds} | {f"{_COST}{currency}": amount for currency, amount in cost.items()}
+        metrics = [Metric(name, value, _now_ms(), 0) for name, value in values.items()]
+        with mlflow_errors(self._settings):
+            self._client.log_batch(self.parent_run_id, metrics=metrics)
 
     def log_step(self, trial: Trial, step: Step) -> None:
         """One step's metrics in one batch, so that there are all of them or none."""

@@ -124,11 +124,13 @@ class SearchProgress:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a search has taken in all attempts: `seconds` of time, `cpu_seconds` of its trials."""
+    """What a search has taken in all attempts: `seconds` of time, `cpu_seconds` of its trials, and their `cost`, None
+    where no budget asks for it."""
 
     trials: int
     seconds: float
     cpu_seconds: float
+    cost: float | None = None
 
 
 @dataclass(frozen=True)

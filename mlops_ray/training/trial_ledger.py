@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from mlops_ray.code_version import environment_digest
 from mlops_ray.errors import UnavailableError, UseCaseError
 from mlops_ray.features.training_set import TrainingSet
-from mlops_ray.training.budget import Budget, spent_by
+from mlops_ray.training.budget import Budget
 from mlops_ray.training.tracking import SearchRuns
 from mlops_ray.training.trial import SearchProgress, SearchResult, Spent, Trial, best_so_far
 from mlops_ray.use_case import UseCase
@@ -26,6 +26,7 @@ class TrialLedger:
         runs: SearchRuns,
         training_set: TrainingSet,
         use_case: UseCase,
+        budget: Budget,
         progress: Callable[[SearchProgress], None] | None,
         retry_failed: bool = False,
     ) -> None:
@@ -39,8 +40,11 @@ class TrialLedger:
         # The average is found anew by each attempt, the same one.
         self.trials = {name: trial for name, trial in self._recorded.items() if trial.candidate != ENSEMBLE}
         self.average: Mapping[str, Any] = {}
-        self.budget = Budget.of(use_case.search, len(use_case.candidates))
+        self.budget = budget
         self._seconds_before = runs.seconds()
+        # By the prices of their days. What came of those attempts is among the trials, and not counted twice.
+        self._cost_before = 0.0 if budget.prices is None else runs.cost(budget.prices.currency)
+        self._cost_known = budget.spent_by(self.trials.values()).cost or 0.0
         self._started: float | None = None
         self._said = self._seconds_before
         self.started_from = runs.started_from
@@ -56,8 +60,9 @@ class TrialLedger:
     def spent(self) -> Spent:
         """Of this attempt and those before."""
         now = 0.0 if self._started is None else time.monotonic() - self._started
-        begun = (trial for trial in self.trials.values() if trial.candidate != ENSEMBLE)
-        return replace(spent_by(begun), seconds=self._seconds_before + now)
+        found = self.budget.spent_by(trial for trial in self.trials.values() if trial.candidate != ENSEMBLE)
+        cost = None if found.cost is None else self._cost_before + (found.cost - self._cost_known)
+        return replace(found, seconds=self._seconds_before + now, cost=cost)
 
     def ended_by(self) -> str:
         return self.budget.ended_by(self.spent())
@@ -92,7 +97,7 @@ class TrialLedger:
         self.trials[trial.trial_id] = trial
         try:
             self._log(trial)
-            self._log_seconds()
+            self._log_spent()
         except UnavailableError as error:
             logger.warning("Trial %s is not logged yet, and will be when the search ends. %s", trial.trial_id, error)
         if self._progress is not None:
@@ -115,7 +120,7 @@ class TrialLedger:
         """Bring MLflow to the same state, and stop the clock. Raises UnavailableError."""
         for trial in list(self.trials.values()):
             self._log(trial)
-        self._log_seconds()
+        self._log_spent()
         if self._started is not None:
             self._seconds_before, self._started = self._said, None
 
@@ -160,10 +165,11 @@ class TrialLedger:
             f"trials that failed run again once code or installed packages have changed, or with --retry-failed."
         )
 
-    def _log_seconds(self) -> None:
+    def _log_spent(self) -> None:
         if self._started is not None:
-            self._said = self.spent().seconds
-            self._runs.log_seconds(self._said)
+            spent, prices = self.spent(), self.budget.prices
+            self._said = spent.seconds
+            self._runs.log_spent(spent.seconds, {} if prices is None else {prices.currency: spent.cost or 0.0})
 
     def _rank(self, trial: Trial) -> int:
         names = [candidate.name for candidate in self._use_case.candidates]

@@ -144,9 +144,12 @@ class Search:
     """How long the search goes on, and what each trial may take.
 
     trials_per_candidate: times the number of candidates are all trials there are; a candidate that does worse gets
-    fewer of them, and one that does better more (training.turns). seconds, cpu_seconds: the search ends with the best
-    found so far when it has taken so long, or its trials so many seconds of CPU; what earlier attempts took counts.
-    trial_seconds: a trial that takes longer is killed, and counts as failed.
+    fewer of them, and one that does better more (training.turns). seconds, cpu_seconds, cost: the search ends with the
+    best found so far when it has taken so long, or its trials so many seconds of CPU, or what they used costs so much
+    by the setting `prices`, in its currency; what earlier attempts took counts.
+    trial_seconds: a trial that takes longer is killed, and counts as failed. last_fit_seconds: the fits of the chosen
+    model on all rows are killed after so long together, and the run fails; None: what trials say of it
+    (training.last_fit). Another value searches nothing again.
     reduction_factor: one in so many trials of a candidate goes on at ASHA's rung, which is at that part of its budget,
     and one in so many candidates in each round.
     rows: of training and validation together about so many are looked at, chosen evenly in time; None: all. The last
@@ -162,7 +165,9 @@ class Search:
     rows: int | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
+    cost: float | None = None
     trial_seconds: float = 14_400.0
+    last_fit_seconds: float | None = None
     resources: Resources | Mapping[str, Resources] = Resources()
     ensemble: int = 1
 
@@ -182,9 +187,9 @@ class Search:
             )
         if not 0 <= self.seed < 2**32:
             raise UseCaseError(f"Search: seed is {self.seed}. Give a number from 0 to 4,294,967,295.")
-        for name in ("seconds", "cpu_seconds", "trial_seconds"):
+        for name in ("seconds", "cpu_seconds", "cost", "trial_seconds", "last_fit_seconds"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and (isinstance(value, bool) or not 0 < value < math.inf):
                 raise UseCaseError(f"Search: {name} is {value}. Give a number above 0.")
         if not 1 <= self.ensemble <= _MOST_AVERAGED:
             raise UseCaseError(

@@ -3,6 +3,7 @@
 Run as `python search_setting.py <folder> <key> <Ray's address>`: prints a line for each change of a trial.
 """
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -81,6 +82,22 @@ class Broken(Steady):
     def fit(self, *args: object, **kwargs: object) -> Iterator[tuple[float, Leaning]]:
         yield 0.25, Leaning(0.1)
         raise RuntimeError("the broken candidate broke")
+
+
+@dataclass(frozen=True)
+class Endless(Steady):
+    """Ends on the training period; on more rows than `rows` never: it sleeps, or computes in C and hears no signal."""
+
+    name: str = "endless"
+    rows: int = 0
+    sleeps: bool = True
+    folder: str = ""
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Leaning]]:
+        if len(data.label) > self.rows:
+            Path(self.folder, "process").write_text(str(os.getpid()))
+            _ = time.sleep(1e6) if self.sleeps else sum(range(10**13))
+        yield from super().fit(data, parameters)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def admitted(case: UseCase, folder: Path, training_set: TrainingSet, version: in
     """What the pipeline's last steps make of a trial, without a search and without MLflow."""
     settings = settings_of(folder)
     trial = Trial(case.candidates[0].name, 0, {"l2": l2, "iterations": 30})
-    sealed = fit_score_and_seal(case, settings, training_set, trial)
+    *_, sealed = fit_score_and_seal(case, settings, training_set, trial)
     loaded(folder, sealed["digest"])
     evaluation, digest = sealed["evaluation"], sealed["digest"]
     lineage = replace(

@@ -170,7 +170,8 @@ def trained(folder: Path, case: UseCase, definitions: Definitions, rows: pl.Data
 
 def seal(folder: Path, case: UseCase, training_set: TrainingSet) -> dict[str, Any]:
     trial = Trial(case.candidates[0].name, 0, {"l2": 1e-4, "iterations": 30})
-    return fit_score_and_seal(case, settings_of(folder), training_set, trial)
+    *_, sealed = fit_score_and_seal(case, settings_of(folder), training_set, trial)
+    return sealed
 
 
 def loaded(folder: Path, digest: str) -> SealedModel:

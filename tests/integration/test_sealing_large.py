@@ -55,7 +55,8 @@ def seal(folder: Path, case: UseCase, training_set: TrainingSet, memory_bytes: i
     trial = Trial(
         case.candidates[0].name, 0, TREES if "lightgbm" in case.candidates[0].name else {"l2": 1e-4, "iterations": 30}
     )
-    return fit_score_and_seal(case, settings_of(folder), training_set, trial, "run", memory_bytes)
+    *_, sealed = fit_score_and_seal(case, settings_of(folder), training_set, trial, "run", memory_bytes)
+    return sealed
 
 
 def large_case(candidate: Candidate) -> UseCase:

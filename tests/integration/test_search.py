@@ -9,27 +9,35 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ray import cloudpickle
 
+from mlops_ray.artifacts import Artifacts
+from mlops_ray.code_version import CodeVersion
 from mlops_ray.config import Prices, Settings
 from mlops_ray.cost import meter as meter_module
 from mlops_ray.cost.meter import Meter
-from mlops_ray.cost.prices import digest_of
+from mlops_ray.cost.prices import digest_of, price
+from mlops_ray.cost.usage import Usage
 from mlops_ray.errors import BudgetError, ConfigurationError, UnavailableError, UseCaseError
 from mlops_ray.governance.budgets import Budget, set_budget
 from mlops_ray.governance.control_store import open_store
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.usage import Part, month_of, now, write_usage
+from mlops_ray.pipeline.fingerprint import Known
+from mlops_ray.pipeline.steps.evaluate import EvaluateInputs, run_evaluate
+from mlops_ray.pipeline.steps.step import Where
 from mlops_ray.training.search import search
 from mlops_ray.training.trial import SearchProgress, SearchResult, Trial
 from mlops_ray.use_case import Resources
 from tests.integration import search_setting
 from tests.integration.search_setting import (
     Broken,
+    Endless,
     Noted,
     Steady,
     Telling,
@@ -191,6 +199,55 @@ def test_a_trial_that_never_ends_is_killed_and_the_others_go_on(cluster: str, tm
     assert result.best.candidate == "steady"
     assert len(result.trials) == 6
     assert len(children(settings, result.parent_run_id)) == 6, "a trial that was killed was begun again"
+
+
+@pytest.mark.parametrize("sleeps", [True, False], ids=["sleeps", "computes in C"])
+def test_a_last_fit_that_never_ends_is_killed_and_named(cluster: str, tmp_path: Path, sleeps: bool) -> None:
+    """Its trial had ended. Run again, it is tried once more and no oftener, and the next step is as it was."""
+    settings = make_settings(tmp_path)
+    case = make_use_case((Endless(rows=1_700, sleeps=sleeps, folder=str(tmp_path)),), trials=1)
+    training_set = make_training_set(settings)
+    trial = Trial("endless", 0, {"skill": 0.5})
+    inputs = EvaluateInputs(case, Known("t", training_set), Known("endless", trial))
+    where = Where(settings, "key", lambda event: None, {}, CodeVersion("c", False), fit_limit_s=3.0)
+    for _ in range(2):
+        started = time.monotonic()
+        with pytest.raises(
+            UseCaseError, match=r"candidate endless .* more than 3 seconds.*Search\(last_fit_seconds="
+        ) as it:
+            run_evaluate(inputs, where)
+        assert 3 < time.monotonic() - started < 60
+        assert "No version is registered, and the search is kept" in str(it.value)
+        process = int((tmp_path / "process").read_text())
+        wait_until_gone(process)
+    assert not Artifacts(settings.artifacts).entries("sealed_models", "planes")
+
+
+def wait_until_gone(process: int) -> None:
+    for _ in range(100):
+        if not psutil.pid_exists(process):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {process} computes on")
+
+
+def test_a_search_that_spends_its_money_ends_with_the_best_found_and_says_so(cluster: str, tmp_path: Path) -> None:
+    prices = Prices(currency="EUR", cpu_hour=0.0, memory_gb_hour=3600.0)
+    settings = make_settings(tmp_path).model_copy(update={"prices": prices})
+    case = make_use_case((Steady(seconds_per_step=0.1),), trials=500)
+    case = replace(case, search=replace(case.search, cost=1.0))
+    result = search(case, settings, make_training_set(settings), "key")
+    assert result.ended_by == "cost: its 1 EUR were spent"
+    assert result.spent.cost is not None
+    assert result.spent.cost >= 1.0
+    used = Usage.sum_of(trial.used for trial in result.trials)
+    assert result.spent.cost == pytest.approx(price(used, prices).amounts["EUR"], rel=1e-3)
+    assert result.best.status == "finished"
+    cut = [trial for trial in result.trials if trial.message]
+    assert all("its 1 EUR were spent" in trial.message for trial in cut)
+    assert search(case, settings, make_training_set(settings), "key") == result, "what was spent before did not count"
+    with pytest.raises(ConfigurationError, match="the settings have no prices"):
+        search(case, make_settings(tmp_path), make_training_set(settings), "key")
 
 
 def test_resources_that_no_node_has_are_refused_before_anything_waits_for_them(cluster: str, tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from mlflow import MlflowClient
 
-from mlops_ray.config import Settings
+from mlops_ray.config import Prices, Settings
 from mlops_ray.errors import UseCaseError
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.training import tracking
+from mlops_ray.training.budget import Budget
 from mlops_ray.training.tracking import connect, missing_run, open_search
 from mlops_ray.training.trial import Step, Trial
 from mlops_ray.training.trial_ledger import TrialLedger
@@ -42,7 +43,7 @@ def to_run(ledger: TrialLedger) -> list[Trial]:
 def work(settings: Settings, training_set: TrainingSet, key: str) -> str:
     """What the search does with its only trial; returns the parent run."""
     runs = open_search(settings, "planes", "roc_auc", key, training_set, {})
-    ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None)
+    ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), Budget(1), None)
     for trial in to_run(ledger):
         ledger.update(ledger.trials.get(trial.trial_id, trial))
         for step in STEPS:
@@ -98,7 +99,7 @@ def test_killed_around_any_call(
 def fail(settings: Settings, training_set: TrainingSet, key: str, retry_failed: bool = False) -> list[str]:
     """What the search does with its only trial, which fails; returns the trials that it ran."""
     runs = open_search(settings, "planes", "roc_auc", key, training_set, {})
-    ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), None, retry_failed)
+    ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=1), Budget(1), None, retry_failed)
     unfinished = to_run(ledger)
     for trial in unfinished:
         ledger.update(trial)
@@ -144,3 +145,34 @@ def test_an_attempt_looks_at_the_rows_of_the_first_however_many_fit_in_memory_no
     key = f"rows {first} {later}"
     found = [open_search(settings, "planes", "roc_auc", key, training_set, {}, rows=rows) for rows in (first, later)]
     assert [one.rows for one in found] == [first, first]
+
+
+def test_what_earlier_attempts_cost_counts_once_and_by_the_prices_of_their_days(
+    settings: Settings, training_set: TrainingSet
+) -> None:
+    """Two attempts are killed: what their trials had used so far was paid for, and their trials begin anew."""
+
+    def attempt(price: float, cpu_s: float, currency: str = "EUR") -> TrialLedger:
+        runs = open_search(settings, "planes", "roc_auc", "cost", training_set, {})
+        budget = Budget(3, cost=10.0, prices=Prices(currency=currency, cpu_hour=price * 3600))
+        ledger = TrialLedger(runs, training_set, make_use_case((Steady(),), trials=3), budget, None)
+        ledger.start_clock(0.0)
+        if cpu_s:
+            trial = ledger.trials.get("steady-000", Trial("steady", 0, {"skill": 0.5}))
+            ledger.update(replace(trial, used={"cpu_s": cpu_s / 2}))
+            ledger.update(replace(ledger.trials["steady-000"], used={"cpu_s": cpu_s}))
+        return ledger
+
+    assert attempt(1.0, 3.0).spent().cost == 3.0
+    assert attempt(1.0, 0.0).spent().cost == 3.0
+    again = attempt(0.5, 4.0)
+    assert again.spent().cost == 5.0
+    again.update(replace(again.trials["steady-000"], status="failed"))
+    again.update(Trial("steady", 1, {"skill": 0.5}, used={"cpu_s": 2.0}))
+    assert again.spent().cost == 6.0
+    last = attempt(2.0, 0.0)
+    assert last.spent().cost == 6.0, "what had ended was counted again"
+    last.update(replace(last.trials["steady-001"], used={"cpu_s": 2.0}))
+    assert last.spent().cost == 10.0
+    assert last.ended_by() == "cost: its 10 EUR were spent"
+    assert attempt(1.0, 0.0, "USD").spent().cost == 0.0, "currencies were added up"

@@ -267,6 +267,13 @@ def test_what_cannot_be_is_refused_where_it_is_declared(change: dict[str, Any], 
         (lambda: Search(seconds=0), "seconds is 0. Give a number above 0"),
         (lambda: Search(cpu_seconds=float("inf")), "cpu_seconds is inf. Give a number above 0"),
         (lambda: Search(trial_seconds=-1.0), "trial_seconds is -1.0"),
+        (lambda: Search(cost=0), "cost is 0. Give a number above 0"),
+        (lambda: Search(cost=-5.0), "cost is -5.0. Give a number above 0"),
+        (lambda: Search(cost=float("nan")), "cost is nan. Give a number above 0"),
+        (lambda: Search(cost=float("inf")), "cost is inf. Give a number above 0"),
+        (lambda: Search(cost=True), "cost is True. Give a number above 0"),
+        (lambda: Search(cost="5 EUR"), "cost is '5 EUR'. It must be of type float | None"),  # type: ignore[arg-type]
+        (lambda: Search(last_fit_seconds=0), "last_fit_seconds is 0. Give a number above 0"),
         (lambda: Search(ensemble=11), "ensemble is 11.*1 .none. to 10"),
         (lambda: Search(resources={"trees": 2}), "resources is .*Resources"),  # type: ignore[dict-item]
         (lambda: Resources(cpus=0), "cpus is 0. Give 1 or more"),

@@ -24,7 +24,8 @@ from mlops_ray.pipeline.pipeline import PIPELINE, Pipeline
 from mlops_ray.pipeline.plan import Again
 from mlops_ray.pipeline.steps.step import Given, Step, StepName, StepRuns, Where
 from mlops_ray.training.candidates import GradientBoosting
-from mlops_ray.use_case import Column, Label, Source, UseCase
+from mlops_ray.training.trial import SearchResult, Trial
+from mlops_ray.use_case import Column, Label, Search, Source, UseCase
 
 CASE = UseCase(
     name="orders",
@@ -304,3 +305,35 @@ def test_the_raw_files_are_listed_once(
     assert listed == ["orders"]
     pipeline().run(until="train")
     assert listed == ["orders"]
+
+
+def test_a_search_in_money_without_prices_is_refused_before_any_step(
+    pipeline: Callable[..., Pipeline], work: Work
+) -> None:
+    case = replace(CASE, search=Search(cost=5.0))
+    with pytest.raises(ConfigurationError, match=r"the settings have no prices\. Set `prices`"):
+        pipeline(case).run(until="train")
+    assert steps(work) == []
+    pipeline(case).run(until="training_set")
+
+
+def test_the_last_fit_is_told_how_long_it_may_take(
+    pipeline: Callable[..., Pipeline], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = Trial("gradient_boosting", 0, {}, status="finished")
+    results = {"training_set": {"rows": 9}, "train": SearchResult("run", "roc_auc", best, (best,)).to_json()}
+    told: list[float | None] = []
+
+    def fake(name: StepName) -> Step:
+        def run(inputs: Inputs, where: Where) -> dict[str, Any]:
+            told.append(where.fit_limit_s)
+            return results.get(name, {})
+
+        return Step(name, lambda given: Inputs(part(given.use_case, "name"), None, name), run, lambda *_: None)
+
+    for name in ("training_set", "train", "evaluate"):
+        monkeypatch.setitem(PIPELINE, name, fake(name))
+    pipeline().run(until="evaluate")
+    assert told == [None, None, 2 * 14_400.0]
+    pipeline(replace(CASE, search=Search(last_fit_seconds=60.0))).run("evaluate", Again(force=("evaluate",)))
+    assert told[3:] == [60.0]

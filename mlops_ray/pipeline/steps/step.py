@@ -84,7 +84,7 @@ class Where:
     where that version comes from. retry_failed: trials that failed run again. start_from: where a new search begins,
     which its result tells (SearchResult.started_from); an earlier one of the same inputs stands as it is. resources:
     what is declared for this step in the place of what it asks for itself. asked: is told what each of its tasks asks
-    for.
+    for. fit_limit_s: how long the fits of the last model may take together; None for ever.
     """
 
     settings: Settings
@@ -99,6 +99,7 @@ class Where:
     start_ray: Callable[[], Any] = lambda: None
     resources: Resources | None = None
     asked: Callable[[float, int], None] = lambda cpus, memory_bytes: None
+    fit_limit_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Train: the search over all candidates, logged to MLflow."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mlops_ray.code_version import environment_digest
@@ -18,16 +18,19 @@ from mlops_ray.use_case import UseCase
 
 @dataclass(frozen=True)
 class TrainInputs:
+    """use_case: of its search all but what limits the last fit."""
+
     use_case: UseCase
     training_set: Known[TrainingSet]
 
 
 def train_inputs(given: Given) -> TrainInputs:
     case, task = given.use_case, part(given.use_case.label, "task")
-    names = "name", "candidates", "split", "search", "fit", "metric"
+    names = "name", "candidates", "split", "fit", "metric"
     # Days are counted only where an average is compared with the best trial.
     zone = case.zone() if case.search.ensemble > 1 else "UTC"
-    return TrainInputs(part(case, *names, label=task, time_zone=zone), known_training_set(given))
+    search = part(case.search, *(one.name for one in fields(case.search) if one.name != "last_fit_seconds"))
+    return TrainInputs(part(case, *names, label=task, time_zone=zone, search=search), known_training_set(given))
 
 
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
@@ -67,4 +70,4 @@ def known_trial(trial: Trial) -> Known[Trial]:
     return Known({"candidate": trial.candidate, "parameters": dict(trial.parameters)}, trial)
 
 
-TRAIN = Step("train", train_inputs, run_train, verify_train, ("artifacts", "state", "mlflow_uri"))
+TRAIN = Step("train", train_inputs, run_train, verify_train, ("artifacts", "state", "mlflow_uri", "prices"))
