@@ -81,7 +81,7 @@ def _beside(
         yield f"{name}_{metric}_better_by_at_least", found.difference.low or float("nan"), "95 %"
     if quantiles := getattr(task, "quantiles", ()):
         by_hand = [_by_hand(task, *known, alpha=one) for one in quantiles]
-        yield from _pinball(name, quantiles, labels, sealed.schema.task.columns(ours)["quantiles"].T, by_hand, day)
+        yield from _pinball(name, quantiles, labels, ours[:, 1:].T, by_hand, day)
     yield f"{name}_explain_p50_ms", _explained_ms(sealed, test), "ms"
     decision = done["evaluate"].result["evaluation"].get("decision", {})
     for way, gain in decision.get("gain", {}).items():

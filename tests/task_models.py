@@ -21,6 +21,7 @@ from mlops_ray.testing.example_endpoint import FIRST_VERSION
 from mlops_ray.testing.example_model import FEATURES, RecentDelays, example_schema, seal_example
 from mlops_ray.training.candidates import LogisticRegression
 from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.training.side_by_side import steps_of
 from mlops_ray.use_case import FitData, FittedModel
 
 DELAY = Regression("minutes")
@@ -59,7 +60,8 @@ def _fitted(task: Task) -> tuple[ModelSchema, Encoder, FittedModel, bytes, pl.Da
     rows, labels = _rows(task)
     encoder = fit_encoder(rows, FEATURES)
     data = FitData(encoder.encode(rows), task.encoded(labels), encoder.features, task, seed=0, threads=1)
-    *_, (_, model) = LogisticRegression().fit(data, {"l2": 1e-4, "iterations": 40})
+    linear = LogisticRegression()
+    *_, (_, model) = steps_of(data, linear.name, lambda one: linear.fit(one, {"l2": 1e-4, "iterations": 40}))
     schema = _schema(task, encoder)
     return schema, encoder, model, encoder.wrap_onnx(model.to_onnx()), rows
 

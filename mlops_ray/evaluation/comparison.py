@@ -84,14 +84,14 @@ def compare(
     task = tasks[0]
     if lacking := task.shortfall(labels):
         raise DataError(f"There are {lacking} to compare on.")
+    if metric not in tasks[1].metrics:
+        raise DataError(f"The champion has no {metric}: it answers without the quantiles that are declared now.")
     block = blocks_of(day)
     weights = weights_without(block)
     ours, theirs = (
         one.values({metric}, labels, answer.astype(np.float64), block, weights)[metric]
         for one, answer in zip(tasks, (challenger, champion), strict=True)
     )
-    if task.metrics[metric].of_decision and np.isnan(theirs[0]):
-        raise DataError(f"The champion has no {metric}: it was sealed without what this metric is about.")
     judged = task.metrics[metric]
     gain = theirs - ours if judged.lower_is_better else ours - theirs
     widest = judged.highest - judged.lowest

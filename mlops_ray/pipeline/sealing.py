@@ -247,12 +247,7 @@ def _baselines(use_case: UseCase, task: Task, asked: _Asked) -> dict[str, Any]:
         if isinstance(gate, BetterThanBaseline):
             seen, test = (asked.with_columns(rows, gate.by) for rows in (asked.all_seen, asked.rows))
             without = baseline(task, seen, test, gate.by, gate.metric)
-            theirs = task
-            if task.metrics[gate.metric].of_decision:
-                days = len(np.unique(days_of(seen[PREDICTION_TIME], use_case.zone())))
-                known = baseline(task, seen, seen, gate.by, gate.metric)
-                theirs = use_case.label.task.decided(task.encoded(seen[LABEL]), known, days)
-            compared = compare((task, theirs), labels, answers, without, day, gate.metric)
+            compared = compare((task, task), labels, answers, without, day, gate.metric)
             found[baseline_name(gate)] = asdict(compared)
     return found
 

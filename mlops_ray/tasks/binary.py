@@ -148,6 +148,13 @@ class Binary:
     def losses(self, labels: NDArray[np.bool_], answer: Floats) -> Floats:
         return log_losses(labels, answer)
 
+    @property
+    def fitted_as(self) -> "tuple[Task, ...]":
+        return (self,)
+
+    def searched_by(self, metric: str) -> "Binary":
+        return self
+
     def link(self, labels: NDArray[np.bool_]) -> Logistic:
         return Logistic()
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.tasks.evaluation import Floats
 
-# Of the labels' deviation: an error below it counts with its square, so that the loss of the median has a gradient that
+# Of the labels' deviation: an error below it counts with its square, so that the loss of a quantile has a gradient that
 # an optimiser can follow (Huber, "Robust estimation of a location parameter", Annals of Statistics 35, 1964).
 _HUBER = 0.05
 
@@ -81,11 +81,12 @@ class Softmax:
 
 @dataclass(frozen=True)
 class Linear:
-    """One score, the answer in deviations of labels from their centre; the squared or, of a median, absolute error."""
+    """One score, the answer in deviations of labels from their centre; the squared error or, of the quantile of a
+    level, twice the pinball loss, which of the median is the absolute error."""
 
     centre: float
     deviation: float
-    median: bool = False
+    level: float | None = None
     name: ClassVar[str] = "linear"
     width: ClassVar[int] = 1
 
@@ -99,11 +100,11 @@ class Linear:
 
     def loss(self, scores: Floats, labels: NDArray[Any], weights: Floats | None = None) -> tuple[float, Floats]:
         error = scores[:, 0] - self.scaled(labels)
-        if not self.median:
+        if self.level is None:
             return _mean(error**2 / 2, error[:, None], weights)
-        size = np.abs(error)
+        size, side = np.abs(error), 2 * np.where(error < 0, self.level, 1 - self.level)
         loss = np.where(size < _HUBER, error**2 / (2 * _HUBER), size - _HUBER / 2)
-        return _mean(loss, np.clip(error / _HUBER, -1, 1)[:, None], weights)
+        return _mean(side * loss, (side * np.clip(error / _HUBER, -1, 1))[:, None], weights)
 
     def scaled(self, labels: NDArray[Any]) -> Floats:
         """The scores that answer with the labels."""

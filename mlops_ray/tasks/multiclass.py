@@ -192,6 +192,13 @@ class MultiClass:
         of_label = np.asarray(answer, dtype=np.float64)[np.arange(len(labels)), labels]
         return log_losses(np.ones(len(labels), dtype=np.bool_), of_label)
 
+    @property
+    def fitted_as(self) -> "tuple[Task, ...]":
+        return (self,)
+
+    def searched_by(self, metric: str) -> "MultiClass":
+        return self
+
     def link(self, labels: NDArray[np.intp]) -> Softmax:
         return Softmax(self.width)
 

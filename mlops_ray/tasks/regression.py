@@ -22,25 +22,27 @@ if TYPE_CHECKING:
 _BINS = 10
 # Answers are float32, which moves numbers by up to 6e-8 of their size: nearly 1 % of the deviation of such labels.
 _LARGEST, _TOLD_APART = float(np.finfo(np.float32).max), 1e-5
-# Of the interval in whose widths quantiles are moved where none was declared.
-_COVERAGE = 0.8
 # Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
 _WEEK_ROWS, _NEAR = 100, 0.03
 
 
 @dataclass(frozen=True)
 class Regression:
-    """See `task.Task`. labels: numbers. answer: a number, [rows].
+    """See `task.Task`. labels: numbers. answer: a number, [rows]; with quantiles it and each of them, [rows, 1 + k].
 
     unit: of label and answer, for people. estimand: what the answer estimates: the mean, which the squared error asks
     for, or the median, which the absolute error does and a few extreme labels do not move (Gneiting, "Making and
     evaluating point forecasts", Journal of the American Statistical Association 106, 2011).
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
-    quantiles: with them each answer comes with the numbers that these shares of the labels are below, such as (0.1,
-    0.5, 0.9). margins: what is added to an answer for its low and its high end, and for each quantile; found on the
-    validation period, and sealed with the model. edges: where there are several such rows, from which answer on the
-    next one holds. deviation: the standard one of the labels that the model was fitted to, sealed with it.
+    margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
+    the model. edges: where there are several such pairs, from which answer on the next one holds. deviation: the
+    standard one of the labels that the model was fitted to, sealed with it.
+
+    quantiles: with them each answer comes with the numbers that these shares of the labels are expected to be below,
+    such as (0.1, 0.5, 0.9): of each a model of its own, which is fitted as the candidate is, to the pinball loss
+    (Koenker, Bassett, "Regression quantiles", Econometrica 46, 1978). Where they cross they are put in order
+    (Chernozhukov et al., "Quantile and probability curves without crossing", Econometrica 78, 2010).
 
     Metrics: mean_absolute_error, root_mean_squared_error, in the unit, r2, the share of the variance that is explained
     (higher is better), where quantiles are declared pinball_loss, the mean over them, in the unit, and where intervals
@@ -50,22 +52,19 @@ class Regression:
     unit: str = ""
     estimand: Literal["mean", "median"] = "mean"
     coverage: float | None = None
-    quantiles: tuple[float, ...] = ()
     margins: tuple[float, ...] | None = None
     edges: tuple[float, ...] = ()
     deviation: float | None = None
+    quantiles: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
     threshold: ClassVar[None] = None
     reliability_axes: ClassVar[tuple[str, str]] = ("answer", "mean of the labels")
     output: ClassVar[str] = "prediction"
-    width: ClassVar[int] = 1
     class_names: ClassVar[tuple[str | bool, ...]] = ()
     told_as: ClassVar[Mapping[str, Any]] = {"type": "number"}
     label_type: ClassVar[pl.DataType] = pl.Float64()
-    parts: ClassVar[tuple[str, ...]] = ()
-    ledger_types: ClassVar[Mapping[str, pl.DataType]] = {"prediction": pl.Float32()}
     _metrics: ClassVar[Mapping[str, Metric]] = {
         "mean_absolute_error": Metric(lower_is_better=True, highest=np.inf),
         "root_mean_squared_error": Metric(lower_is_better=True, highest=np.inf),
@@ -74,10 +73,43 @@ class Regression:
 
     @property
     def metrics(self) -> Mapping[str, Metric]:
-        pinball = {"pinball_loss": Metric(lower_is_better=True, highest=np.inf, of_decision=True)}
+        pinball = {"pinball_loss": Metric(lower_is_better=True, highest=np.inf)}
         coverage = {"coverage": Metric(lower_is_better=False, of_decision=True, chooses=False)}
         found = {**self._metrics, **(pinball if self.quantiles else {})}
         return found if self.coverage is None else {**found, **coverage}
+
+    @property
+    def width(self) -> int:
+        return 1 + len(self.quantiles)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.output, *self._levels) if self.quantiles else ()
+
+    @property
+    def output_parts(self) -> Mapping[str, tuple[str, ...]]:
+        return {"quantiles": self._levels} if self.quantiles else {}
+
+    @property
+    def _levels(self) -> tuple[str, ...]:
+        return tuple(map(str, self.quantiles))
+
+    @property
+    def ledger_types(self) -> Mapping[str, pl.DataType]:
+        one: dict[str, pl.DataType] = {"prediction": pl.Float32()}
+        return {**one, "quantiles": pl.Array(pl.Float32, len(self.quantiles))} if self.quantiles else one
+
+    @property
+    def level(self) -> float | None:
+        """Which quantile of the labels a model of it answers with, 0.5 the median; None: the mean."""
+        return None if self.estimand == "mean" else 0.5
+
+    @property
+    def fitted_as(self) -> "tuple[Regression, ...]":
+        return (replace(self, quantiles=()), *(OfLevel(self.unit, of_level=level) for level in self.quantiles))
+
+    def searched_by(self, metric: str) -> "Regression":
+        return self if metric == "pinball_loss" else replace(self, quantiles=())
 
     def __post_init__(self) -> None:
         expect_text(self, "unit")
@@ -87,13 +119,12 @@ class Regression:
             raise UseCaseError(f"Regression: estimand is {self.estimand!r}. It is 'mean' or 'median'.")
         if self.coverage is not None and not 0 < self.coverage < 1:
             raise UseCaseError(f"Regression: coverage is {self.coverage}. Give a share between 0 and 1, such as 0.8.")
-        self._check_quantiles()
-        if self.margins is not None and len(self.margins) != (2 + len(self.quantiles)) * (len(self.edges) + 1):
+        if self.margins is not None and len(self.margins) != 2 * (len(self.edges) + 1):
             raise UseCaseError(
                 f"Regression: there are {len(self.margins)} margins for {len(self.edges)} edges, and a pair is needed "
-                f"below, between and above them, with as many more as there are quantiles. Leave both out: they are "
-                f"found when a model is sealed."
+                f"below, between and above them. Leave both out: they are found when a model is sealed."
             )
+        self._check_quantiles()
 
     def _check_quantiles(self) -> None:
         levels = self.quantiles
@@ -156,7 +187,7 @@ class Regression:
     def values(
         self, wanted: Collection[str], labels: NDArray[np.float64], answer: Floats, block: Blocks, weights: Floats
     ) -> dict[str, Floats]:
-        error = answer.astype(np.float64) - labels
+        error = _estimate(answer) - labels
         found = dict[str, Floats]()
         if "mean_absolute_error" in wanted:
             found["mean_absolute_error"] = weighted_mean(np.abs(error), block, weights)
@@ -170,28 +201,20 @@ class Regression:
             with np.errstate(divide="ignore", invalid="ignore"):
                 found["r2"] = np.where(variance > 0, 1 - squared / variance, np.nan)
         if "pinball_loss" in wanted:
-            found["pinball_loss"] = weighted_mean(self._pinball_losses(labels, answer), block, weights)
+            losses = [pinball(labels, answer[:, at], level) for at, level in enumerate(self.quantiles, start=1)]
+            found["pinball_loss"] = weighted_mean(np.mean(losses, axis=0), block, weights)
         if "coverage" in wanted:
             found["coverage"] = weighted_mean(self._is_inside(labels, answer), block, weights)
         return {name: found[name] for name in wanted}
 
     def _is_inside(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
         """1 where a label is in its answer's interval, else 0; NaN as long as none was found, [rows]."""
-        low, high, *_ = self._ends(answer)
+        low, high = self._ends(answer)
         return np.where(np.isnan(low), np.nan, (labels >= low) & (labels <= high))
 
-    def _pinball_losses(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
-        """The mean over the quantiles; NaN as long as none were found, [rows]. Koenker, Bassett, "Regression
-        quantiles", Econometrica 46, 1978."""
-        below = labels - self._ends(answer)[2:]
-        level = np.array(self.quantiles)[:, None]
-        losses: Floats = np.maximum(level * below, (level - 1) * below).mean(axis=0)
-        return losses
-
-    def _ends(self, answer: NDArray[np.floating[Any]]) -> Floats:
-        """From where to where the interval of each answer is, and its quantiles, [2 + quantiles, rows]; NaN as long as
-        none were found."""
-        return Margins(self.margins or (np.nan,) * (2 + len(self.quantiles)), self.edges).around(answer)
+    def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
+        """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
+        return Margins(self.margins or (np.nan, np.nan), self.edges).around(_estimate(answer))
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -202,36 +225,30 @@ class Regression:
         number = {"type": "number", **unit}
         by_level = {
             "type": "object",
-            "properties": dict.fromkeys(self._level_names, number),
-            "required": list(self._level_names),
+            "properties": dict.fromkeys(self._levels, number),
+            "required": list(self._levels),
             "additionalProperties": False,
         }
         return {name: by_level if name == "quantiles" else number for name in self.output_types}
-
-    @property
-    def _level_names(self) -> tuple[str, ...]:
-        return tuple(map(str, self.quantiles))
-
-    @property
-    def output_parts(self) -> Mapping[str, tuple[str, ...]]:
-        return {"quantiles": self._level_names} if "quantiles" in self.output_types else {}
 
     @property
     def loss(self) -> str:
         return "squared error" if self.estimand == "mean" else "absolute error"
 
     def losses(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
-        error: Floats = np.asarray(answer, dtype=np.float64) - labels
+        error: Floats = _estimate(answer) - labels
         return error**2 if self.estimand == "mean" else np.abs(error)
 
     def link(self, labels: NDArray[np.float64]) -> Linear:
-        middle = float(np.mean(labels) if self.estimand == "mean" else np.median(labels))
-        return Linear(middle, float(labels.std()) or 1.0, self.estimand == "median")
+        middle = np.mean(labels) if self.level is None else np.quantile(labels, self.level)
+        return Linear(float(middle), float(labels.std()) or 1.0, self.level)
 
-    def without_model(self, labels: NDArray[np.float64], metric: str) -> float:
-        return float(np.median(labels) if metric in ("mean_absolute_error", "pinball_loss") else np.mean(labels))
+    def without_model(self, labels: NDArray[np.float64], metric: str) -> float | Floats:
+        middle = float(np.median(labels) if metric == "mean_absolute_error" else np.mean(labels))
+        return np.array([middle, *np.quantile(labels, self.quantiles)]) if self.quantiles else middle
 
     def reliability(self, labels: NDArray[np.float64], answer: Floats) -> tuple[ReliabilityBin, ...]:
+        answer = _estimate(answer)
         bins = np.searchsorted(np.unique(np.quantile(answer, np.linspace(0, 1, _BINS + 1)[1:-1])), answer)
         rows, guessed, observed = (np.bincount(bins, values) for values in (np.ones(len(labels)), answer, labels))
         totals = zip(rows, guessed, observed, strict=True)
@@ -244,23 +261,23 @@ class Regression:
         return measured_by_blocks(self, labels, answer, day)
 
     def watched(self, answer: Floats) -> Mapping[str, Floats]:
-        return {"": answer}
+        return {"": _estimate(answer)}
 
     def guess(self, answer: Floats) -> Floats:
-        return answer
+        return _estimate(answer)
 
     def observed(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
         return labels
 
     def errors(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
         """Absolute ones, whatever is estimated: of squared ones a few rows would be all that is seen."""
-        return np.abs(np.asarray(answer, dtype=np.float64) - labels)
+        return np.abs(_estimate(answer) - labels)
 
     def foretold(self, answer: Floats) -> None:
         return None
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
-        finite = np.isfinite(answer)
+        finite = np.isfinite(answer).reshape(len(answer), -1).all(axis=1)
         if finite.all():
             return None
         row = int(np.argmin(finite))
@@ -279,31 +296,24 @@ class Regression:
 
     @property
     def is_open(self) -> bool:
-        return self.coverage is not None or bool(self.quantiles)
+        return self.coverage is not None
 
     def decided(self, labels: NDArray[Any], answer: Floats, days: int) -> "Regression":
         """See `conformal`."""
-        if not self.is_open:
+        if self.coverage is None:
             return self
-        if len(labels) < (fewest := fewest_rows(self._coverage, self.quantiles)):
-            asked = [] if self.coverage is None else [f"an interval with {100 * self.coverage:.4g} % of the labels"]
-            asked += [f"quantiles {', '.join(self._level_names)}"] if self.quantiles else []
+        if len(labels) < (fewest := fewest_rows(self.coverage)):
             raise DataError(
-                f"{len(labels)} rows of the validation period are too few for {' and '.join(asked)} (at least {fewest} "
-                f"are needed). Give a longer one, or ask for less of the extremes."
+                f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
+                f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
-        return self._with(conformal(labels, answer, self._coverage, self.quantiles))
+        return self._with(conformal(labels, _estimate(answer), self.coverage))
 
     def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
         """What the validation period said was of an earlier model, and of an earlier time."""
-        if self.margins is None or not self.is_open:
+        if self.margins is None or self.coverage is None:
             return self
-        before = Margins(self.margins, self.edges)
-        return self._with(before.renewed(labels, answer, self._coverage, self.quantiles))
-
-    @property
-    def _coverage(self) -> float:
-        return _COVERAGE if self.coverage is None else self.coverage
+        return self._with(Margins(self.margins, self.edges).renewed(labels, _estimate(answer), self.coverage))
 
     def _with(self, found: Margins) -> "Regression":
         return replace(self, margins=found.ends, edges=found.edges)
@@ -311,32 +321,28 @@ class Regression:
     def like(self, other: "Task") -> "Regression | None":
         if not isinstance(other, Regression) or self.unit != other.unit:
             return None
-        if (self.coverage, self.quantiles) != (other.coverage, other.quantiles):
-            return replace(self, margins=None, edges=())
-        return replace(self, margins=other.margins, edges=other.edges)
+        alike = self.quantiles == other.quantiles
+        return replace(self, margins=other.margins, edges=other.edges, quantiles=self.quantiles if alike else ())
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
+        below = [float((labels <= answer[:, at]).mean()) for at in range(1, self.width)]
+        said: dict[str, Any] = {"below": dict(zip(self._levels, below, strict=True))} if below else {}
         if self.margins is None:
-            return {}
-        low, high, *quantiles = self._ends(answer)
-        said: dict[str, Any] = {"margins": list(self.margins), "unit": self.unit}
-        if self.coverage is not None:
-            inside, week = self._is_inside(labels, answer), (day - day.min()) // 7
-            rows, within = np.bincount(week), np.bincount(week, inside)
-            by_week = [float(share) for share in within[rows >= _WEEK_ROWS] / rows[rows >= _WEEK_ROWS]]
-            said |= {"coverage": float(inside.mean()), "by_week": by_week, "asked_for": self.coverage}
-            said["median_width"] = float(np.median(high - low))
-        if quantiles:
-            below = [float((labels <= end).mean()) for end in quantiles]
-            said["below"] = dict(zip(self._level_names, below, strict=True))
-        return said
+            return said
+        inside, (low, high) = self._is_inside(labels, answer), self._ends(answer)
+        week = (day - day.min()) // 7
+        rows, within = np.bincount(week), np.bincount(week, inside)
+        by_week = [float(share) for share in within[rows >= _WEEK_ROWS] / rows[rows >= _WEEK_ROWS]]
+        width = float(np.median(high - low))
+        said |= {"coverage": float(inside.mean()), "by_week": by_week, "median_width": width}
+        return {**said, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
 
     @property
     def additive_scale(self) -> str:
         return self.unit or "the label's unit"
 
     def additive(self, answer: NDArray[np.floating[Any]], about: NDArray[np.floating[Any]]) -> Floats:
-        return answer.astype(np.float64)
+        return _estimate(answer)
 
     def additive_error(self, additive: Floats) -> Floats:
         error: Floats = np.abs(additive) * float(np.finfo(np.float32).eps)
@@ -350,21 +356,18 @@ class Regression:
         sealed without one are measured as if it were 1."""
         scale = (1.0 if self.deviation is None else self.deviation) + np.abs(theirs, dtype=np.float64)
         differences: Floats = np.abs(np.subtract(ours, theirs, dtype=np.float64)) / scale
-        return differences
+        return differences if differences.ndim == 1 else differences.max(axis=1)
 
     @property
     def output_types(self) -> Mapping[str, str]:
-        found = ["prediction"]
-        if self.margins:
-            found += ["low", "high"] if self.coverage is not None else []
-            found += ["quantiles"] if self.quantiles else []
+        found = ["prediction", *(("low", "high") if self.margins else ()), *self.output_parts]
         return dict.fromkeys(found, "FP32")
 
     def decisions_described(self, decisions: Mapping[str, Any]) -> str:
         said = [self._interval_described(decisions)] if "coverage" in decisions else []
         if below := decisions.get("below"):
-            shares = ", ".join(f"{share:.1%} of the quantile {level}" for level, share in below.items())
-            said.append(f"Of the labels are below or at the answer's: {shares}.".replace("%", " %"))
+            shares = ", ".join(f"{share:.1%} below that of {level}" for level, share in below.items())
+            said.append(f"Of the labels are, by quantile: {shares}.".replace("%", " %"))
         return " ".join(said)
 
     def _interval_described(self, decisions: Mapping[str, Any]) -> str:
@@ -379,18 +382,44 @@ class Regression:
         return f"{said}; {decisions['asked_for']:.0%} were asked for.".replace("%", " %")
 
     def columns(self, answer: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        if self.margins is None:
-            return {"prediction": answer}
-        low, high, *quantiles = np.clip(self._ends(answer), -_LARGEST, _LARGEST).astype(np.float32)
-        found = {"prediction": answer}
-        if self.coverage is not None:
+        found = {"prediction": answer[:, 0] if self.quantiles else answer}
+        if self.margins is not None:
+            low, high = (np.clip(end, -_LARGEST, _LARGEST).astype(np.float32) for end in self._ends(answer))
             found |= {"low": low, "high": high}
-        if quantiles:
-            found["quantiles"] = np.stack(quantiles, axis=1)
-        return found
+        return {**found, "quantiles": answer[:, 1:]} if self.quantiles else found
 
     def rows(self, answer: NDArray[np.float32]) -> list[dict[str, Any]]:
         columns = {name: values.tolist() for name, values in self.columns(answer).items()}
-        if "quantiles" in columns:
-            columns["quantiles"] = [dict(zip(self._level_names, row, strict=True)) for row in columns["quantiles"]]
+        if self.quantiles:
+            columns["quantiles"] = [dict(zip(self._levels, row, strict=True)) for row in columns["quantiles"]]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+@dataclass(frozen=True)
+class OfLevel(Regression):
+    """One of the `quantiles`, as a model of its own is fitted to it."""
+
+    of_level: float = 0.5
+
+    @property
+    def level(self) -> float:
+        return self.of_level
+
+    @property
+    def loss(self) -> str:
+        return "pinball loss"
+
+    def losses(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
+        return pinball(labels, answer, self.of_level)
+
+
+def pinball(labels: NDArray[np.float64], quantile: Floats, level: float) -> Floats:
+    """The loss of each row, [rows], which the quantile of this level has the least of."""
+    above = labels - quantile
+    losses: Floats = np.maximum(level * above, (level - 1) * above)
+    return losses
+
+
+def _estimate(answer: NDArray[np.floating[Any]]) -> Floats:
+    """The mean or median of each row, without its quantiles."""
+    return np.asarray(answer if answer.ndim == 1 else answer[:, 0], dtype=np.float64)

@@ -16,7 +16,7 @@ _KINDS: Mapping[str, type[Binary | MultiClass | Regression]] = {
     one.kind: one for one in (Binary, MultiClass, Regression)
 }
 # Where a ledger may have answers, whatever their kind (see `Task.ledger_types`).
-ANSWER_COLUMNS = ("probability", "prediction", "probabilities")
+ANSWER_COLUMNS = ("probability", "prediction", "probabilities", "quantiles")
 
 
 def metric_named(name: str) -> Metric:

@@ -134,6 +134,15 @@ class Task(Protocol):
         their order. Empty where a prediction is not one of a few names."""
         ...
 
+    @property
+    def fitted_as(self) -> "tuple[Task, ...]":
+        """The tasks that a candidate is fitted to, each by itself: their answers side by side are those of this one."""
+        ...
+
+    def searched_by(self, metric: str) -> Self:
+        """The same without what a metric does not ask for, so that trials fit no more than they are compared by."""
+        ...
+
     def link(self, labels: NDArray[Any]) -> Link:
         """How models that add up scores come to an answer; labels: those that they are fitted to."""
         ...

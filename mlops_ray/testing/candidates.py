@@ -57,6 +57,8 @@ TASKS: tuple[Task, ...] = (
     Regression("minutes"),
     Regression("minutes", "median"),
 )
+QUANTILE: Task = Regression("minutes", quantiles=(0.8,)).fitted_as[1]
+"""One more of TASKS for a candidate that `Regression(quantiles=...)` is declared with."""
 
 
 def make_sample(task: Task = TASKS[0], rows: int = 2000, seed: int = 7) -> Sample:

@@ -1,5 +1,6 @@
 """A model whose answer is the weighted mean of several models' answers, also as one ONNX file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -32,31 +33,55 @@ class AveragedModel:
         return mean
 
     def to_onnx(self) -> bytes:
-        """The graphs side by side behind one input, their answers added up in float64."""
-        nodes: list[onnx.NodeProto] = []
-        constants: list[onnx.TensorProto] = []
-        members = [exported(model, self.output) for model in self.models]
-        opsets = _shared_opsets(members)
-        for at, (member, weight) in enumerate(zip(members, self.weights, strict=True)):
-            prefix = f"member_{at}/"
-            graph = onnx.compose.add_prefix(member, prefix).graph
-            nodes.append(helper.make_node("Identity", [INPUT], [f"{prefix}{INPUT}"]))
-            nodes += graph.node
-            constants += [*graph.initializer, numpy_helper.from_array(np.array(weight), f"{prefix}weight")]
-            nodes.append(
-                helper.make_node("Cast", [f"{prefix}{self.output}"], [f"{prefix}exact"], to=TensorProto.DOUBLE)
-            )
-            nodes.append(helper.make_node("Mul", [f"{prefix}exact", f"{prefix}weight"], [f"{prefix}part"]))
-        parts = [f"member_{at}/part" for at in range(len(members))]
+        """Their answers added up in float64."""
+        inside = behind_one_input(self.models, self.output)
+        nodes, constants, parts = list[onnx.NodeProto](), list[onnx.TensorProto](), list[str]()
+        for at, (answer, weight) in enumerate(zip(inside.answers, self.weights, strict=True)):
+            parts.append(f"part_{at}")
+            constants.append(numpy_helper.from_array(np.array(weight), f"weight_{at}"))
+            nodes.append(helper.make_node("Cast", [answer], [f"exact_{at}"], to=TensorProto.DOUBLE))
+            nodes.append(helper.make_node("Mul", [f"exact_{at}", f"weight_{at}"], [parts[at]]))
         nodes.append(helper.make_node("Sum", parts, ["mean"]))
         nodes.append(helper.make_node("Cast", ["mean"], [self.output], to=TensorProto.FLOAT))
-        first = members[0].graph
-        graph = helper.make_graph(nodes, "averaged", [first.input[0]], [_answer(first, self.output)], constants)
-        version = max(member.ir_version for member in members)
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=version)
+        return inside.model("averaged", nodes, constants, _answer(inside.members[0].graph, self.output))
+
+
+@dataclass(frozen=True)
+class Members:
+    """The graphs of some models behind one input. answers: the names under which each of them gives its answer."""
+
+    members: tuple[onnx.ModelProto, ...]
+    nodes: tuple[onnx.NodeProto, ...]
+    constants: tuple[onnx.TensorProto, ...]
+    answers: tuple[str, ...]
+
+    def model(
+        self,
+        name: str,
+        nodes: Sequence[onnx.NodeProto],
+        constants: Sequence[onnx.TensorProto],
+        answer: onnx.ValueInfoProto,
+    ) -> bytes:
+        """With what comes after them: more nodes and constants, and the answer that they make."""
+        inside, given = self.members, [self.members[0].graph.input[0]]
+        graph = helper.make_graph([*self.nodes, *nodes], name, given, [answer], [*self.constants, *constants])
+        version = max(member.ir_version for member in inside)
+        model = helper.make_model(graph, opset_imports=_shared_opsets(inside), ir_version=version)
         onnx.checker.check_model(model)
         serialized: bytes = model.SerializeToString()
         return serialized
+
+
+def behind_one_input(models: Sequence[FittedModel], output: str) -> Members:
+    """Raises as `exported` does."""
+    members = tuple(exported(model, output) for model in models)
+    nodes, constants = list[onnx.NodeProto](), list[onnx.TensorProto]()
+    prefixes = [f"member_{at}/" for at in range(len(members))]
+    for prefix, member in zip(prefixes, members, strict=True):
+        graph = onnx.compose.add_prefix(member, prefix).graph
+        nodes += [helper.make_node("Identity", [INPUT], [f"{prefix}{INPUT}"]), *graph.node]
+        constants += graph.initializer
+    return Members(members, tuple(nodes), tuple(constants), tuple(f"{prefix}{output}" for prefix in prefixes))
 
 
 def _answer(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
@@ -67,7 +92,7 @@ def _answer(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def _shared_opsets(members: list[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
+def _shared_opsets(members: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
     """The highest version of each domain, as where the encoding is put in front of a model; that no node means
     something else by it, the parity of sealing proves."""
     versions = {"": OPSET}

@@ -1,9 +1,8 @@
 """The average of the best few trials: which, with what weights, and as a candidate that is fitted like any other."""
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -188,16 +187,8 @@ class Ensemble:
                 raise UseCaseError(
                     f"{trial} is in the average, and its candidate is not declared any more. Search again."
                 )
-            share = _share(data, len(members) - at)
+            share = data.share_of_time(len(members) - at)
             models.append(last_model(candidate.fit(share, member.parameters), candidate.name))
             is_cut_short |= share.is_out_of_time()
         weights = tuple(member.weight for _, member in members)
         yield 1.0, AveragedModel(tuple(models), weights, data.task.output, is_cut_short)
-
-
-def _share(data: FitData, fits: int) -> FitData:
-    """For the next of so many fits that follow one another."""
-    if data.ends_at is None:
-        return data
-    now = time.monotonic()
-    return replace(data, ends_at=now + (data.ends_at - now) / fits)

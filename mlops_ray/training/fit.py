@@ -22,6 +22,7 @@ from mlops_ray.training.ensemble import Ensemble
 from mlops_ray.training.exported import exported
 from mlops_ray.training.fitted_on import FittedOn, fitted_on
 from mlops_ray.training.scaled import ScaledModel, expect_answers, last_model, scaled, scaled_steps
+from mlops_ray.training.side_by_side import SideBySide, steps_of
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import weigh
 from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, LargeCandidate, UseCase
@@ -113,14 +114,14 @@ def fit_trial(
     about = label, encoder.columns, task, seed, _threads(), weights.rows, fit.held_out, fit.ends_at()
     data: FitData | FitBlocks
     if on.way == "blocks" and isinstance(candidate, LargeCandidate):
-        data = FitBlocks(encoded, *about, memory.checkpoints, memory.bytes)
-        steps = candidate.fit_blocks(data, trial.parameters)
+        large, data = candidate, FitBlocks(encoded, *about, memory.checkpoints, memory.bytes)
+        steps = steps_of(data, candidate.name, lambda one: large.fit_blocks(one, trial.parameters))
     else:
         data = FitData(encoded.matrix(), *about)
-        steps = candidate.fit(data, trial.parameters)
+        steps = steps_of(data, candidate.name, lambda one: candidate.fit(one, trial.parameters))
     fitted = last_model(scaled_steps(steps, task, weights.correction), trial.candidate)
     # Before the export, which takes time of its own.
-    is_cut_short = data.is_out_of_time() or (isinstance(fitted, AveragedModel) and fitted.is_cut_short)
+    is_cut_short = data.is_out_of_time() or (isinstance(fitted, AveragedModel | SideBySide) and fitted.is_cut_short)
     model, uncalibrated = fitted, None
     if calibration is not None:
         model, uncalibrated = scaled(fitted, calibration, task), fitted

@@ -19,14 +19,15 @@ def last_fit_limit_s(use_case: UseCase, found: SearchResult, rows: int) -> float
     each of them the longest of an hour, of what a trial may take (`Search.trial_seconds`, and `Fit.time_limit` where it
     is declared), and of ten times what its trial took, by the rows that it was given.
 
-    rows: of the training set. Of an average each model is fitted.
+    rows: of the training set. Of an average each model is fitted, and for each quantile once more.
     """
     search, time_limit = use_case.search, use_case.fit.time_limit
     if search.last_fit_seconds is not None:
         return search.last_fit_seconds
     may_s = search.trial_seconds + (0.0 if time_limit is None else time_limit.total_seconds())
     grown = max(1.0, rows / (found.looked_at or rows))
-    return _FITS * sum(max(_LEAST_S, may_s, _MARGIN * grown * _took_s(trial)) for trial in _fitted(found))
+    fits = _FITS * len(use_case.label.task.fitted_as)
+    return fits * sum(max(_LEAST_S, may_s, _MARGIN * grown * _took_s(trial)) for trial in _fitted(found))
 
 
 def _fitted(found: SearchResult) -> tuple[Trial, ...]:

@@ -18,7 +18,7 @@ from mlops_ray.tasks.task import Task
 from mlops_ray.training.averaged import AveragedModel
 from mlops_ray.training.candidates.link_nodes import link_nodes
 from mlops_ray.training.exported import OPSET, exported
-from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
+from mlops_ray.use_case import FittedModel
 
 # In front of every name of the model's graph but its input, so that none meets a name of the scaling.
 _PREFIX = "unscaled/"
@@ -135,13 +135,6 @@ def last_model(steps: Iterator[tuple[float, FittedModel]], candidate: str) -> Fi
     if not last:
         raise UseCaseError(f"Candidate {candidate}: fit ended without a model. Yield one with the fraction 1.0.")
     return last[0][1]
-
-
-def fit_steps(
-    candidate: Candidate, data: FitData, parameters: Parameters, scaling: Scaling | None
-) -> Iterator[tuple[float, FittedModel]]:
-    """The candidate's steps; see `scaled_steps`."""
-    return scaled_steps(candidate.fit(data, parameters), data.task, scaling)
 
 
 def scaled_steps(

@@ -16,7 +16,8 @@ from mlops_ray.errors import UseCaseError
 from mlops_ray.extras import missing_extra
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.encoding import Encoder
-from mlops_ray.training.scaled import expect_answers, fit_steps
+from mlops_ray.training.scaled import expect_answers, scaled_steps
+from mlops_ray.training.side_by_side import steps_of
 from mlops_ray.training.weights import Weights
 from mlops_ray.use_case import Candidate, Fit, FitData, FittedModel, Parameters
 from mlops_ray.use_case.user_code import what_happened
@@ -110,7 +111,8 @@ class TrialWorker:
             data.fit.held_out,
             data.fit.ends_at(),
         )
-        return fit_steps(self._candidate, to_fit, self._parameters, data.weights.correction)
+        steps = steps_of(to_fit, self._candidate.name, lambda one: self._candidate.fit(one, self._parameters))
+        return scaled_steps(steps, self._task, data.weights.correction)
 
     def _judge(self, answer: NDArray[np.float64]) -> float:
         labels = self._data.validation_label

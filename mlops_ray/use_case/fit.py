@@ -126,6 +126,13 @@ class _Given(Generic[_Matrix]):
     def is_out_of_time(self) -> bool:
         return self.ends_at is not None and time.monotonic() >= self.ends_at
 
+    def share_of_time(self, fits: int) -> Self:
+        """For the next of so many fits that follow one another."""
+        if self.ends_at is None:
+            return self
+        now = time.monotonic()
+        return replace(self, ends_at=now + (self.ends_at - now) / fits)
+
     def divided(self) -> tuple[Self, Self] | None:
         """The earlier rows, and the later ones that are held out; None where none are, or a part lacks a class or has
         rows of no weight alone."""

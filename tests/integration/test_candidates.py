@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from mlops_ray.tasks.task import Task
-from mlops_ray.testing.candidates import CHECKS, TASKS, fit_data, make_sample
+from mlops_ray.testing.candidates import CHECKS, QUANTILE, TASKS, fit_data, make_sample
 from mlops_ray.training.candidates import (
     GradientBoosting,
     LightGBM,
@@ -47,7 +47,7 @@ IDS = [candidate.name for candidate, _ in CANDIDATES]
 
 
 @pytest.mark.parametrize(("candidate", "parameters"), CANDIDATES, ids=IDS)
-@pytest.mark.parametrize("task", TASKS, ids=str)
+@pytest.mark.parametrize("task", [*TASKS, QUANTILE], ids=str)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_candidate_keeps_its_contract(
     check: Callable[[Candidate, Parameters, Task], None], task: Task, candidate: Candidate, parameters: Parameters

@@ -27,7 +27,7 @@ from tests.integration.serve_example import NAME
 from tests.pipeline_run import kill_group
 from tests.task_models import DELAY, OUTCOME, VECTORS, expected_answers, sealed_as
 
-QUANTILES = replace(DELAY, coverage=0.8, quantiles=(0.25, 0.9), margins=(-5.0, 6.5, -2.0, 6.0))
+QUANTILES = replace(DELAY, coverage=0.8, quantiles=(0.25, 0.9), margins=(-5.0, 6.5))
 PORT = 18_020
 URL = f"http://127.0.0.1:{PORT}"
 
@@ -82,22 +82,25 @@ def tensors(client: Client, state: Path) -> Any:
 
 @pytest.mark.timeout(180)
 def test_a_number_is_asked_told_and_recorded(tmp_path: Path) -> None:
-    expected = expected_answers(DELAY, VECTORS)
+    answers = expected_answers(QUANTILES, VECTORS)
+    expected = answers[:, 0]
     with served(QUANTILES, tmp_path) as client:
         answer = client.predict(NAME, features=VECTORS)
         assert [row.prediction for row in answer.predictions] == pytest.approx(expected, abs=1e-3)
-        for row, value in zip(answer.predictions, expected, strict=True):
+        for row, (value, lower, upper) in zip(answer.predictions, answers, strict=True):
             assert (row.low, row.high) == (pytest.approx(value - 5, abs=1e-3), pytest.approx(value + 6.5, abs=1e-3))
-            assert row.quantiles == pytest.approx({"0.25": value - 2, "0.9": value + 6}, abs=1e-3)
+            assert row.quantiles == pytest.approx({"0.25": lower, "0.9": upper}, abs=1e-3)
+            assert lower < upper
         given = tensors(client, tmp_path)
         assert given.as_numpy("prediction") == pytest.approx(expected, abs=1e-3)
-        assert given.as_numpy("quantiles") == pytest.approx(np.add.outer(expected, [-2.0, 6.0]), abs=1e-3)
+        assert given.as_numpy("quantiles") == pytest.approx(answers[:, 1:], abs=1e-3)
         told = [{"request_id": answer.request_id, "row": row, "label": 10.5 * row} for row in range(3)]
         assert client.send_labels(NAME, told) == 3
         with pytest.raises(DataError, match=r"labels\[0\]\.label: 'late' is not of type number"):
             client.send_labels(NAME, [{**told[0], "label": "late"}])
         rows = recorded(tmp_path, answer.request_id)
     assert rows["prediction"].to_list() == [row.prediction for row in answer.predictions]
+    assert rows["quantiles"].to_list() == [list((row.quantiles or {}).values()) for row in answer.predictions]
     assert rows["label"].to_list() == [0.0, 10.5, 21.0]
 
 

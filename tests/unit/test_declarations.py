@@ -341,7 +341,7 @@ def test_what_can_be_is_accepted(change: dict[str, Any]) -> None:
 def test_every_name_that_we_add_is_reserved() -> None:
     assert {LABEL, LABEL_KNOWN_AT, PREDICTION_TIME, scoring.AS_OF, *scoring._ADDED} <= set(RESERVED)
     parts = MultiClass(("early", "on time", "late"))
-    tasks = (Binary(), parts, Regression(coverage=0.8, quantiles=(0.5,), margins=(-1.0, 1.0, 0.0)))
+    tasks = (Binary(), parts, Regression(coverage=0.8, quantiles=(0.5,), margins=(-1.0, 1.0)))
     assert {name for task in tasks for name in task.output_types} | {*_PARTS, *_ADDED} <= set(RESERVED)
     for name in {*scoring._answer_names(parts)} - set(RESERVED):
         with pytest.raises(UseCaseError, match=f"request feature '{name}' has a name that answers use themselves"):

@@ -27,7 +27,7 @@ from mlops_ray.training.candidates.graph import Graph
 from mlops_ray.training.encoding import Encoder
 from mlops_ray.training.fit import fit_trial
 from mlops_ray.training.proposal import middle
-from mlops_ray.training.scaled import fit_steps
+from mlops_ray.training.scaled import scaled_steps
 from mlops_ray.training.trial import Trial
 from mlops_ray.training.weights import Weights, weigh
 from mlops_ray.training.worker import TrialData, TrialWorker
@@ -189,9 +189,10 @@ def test_two_in_a_thousand_of_yes_are_learned_and_probabilities_stay_probabiliti
     data, fit, careful = rare(), Fit(class_weights="balanced"), CAREFUL[candidate.name] | {"learning_rate": 0.1}
     weights = weigh(fit, data.task, data.label, moments(len(data.label)))
     assert judged(candidate, careful, data, fit, "roc_auc")["value"] > 0.8
-    *_, (_, led_back) = fit_steps(candidate, replace(data, weights=weights.rows), careful, weights.correction)
+    weighed = replace(data, weights=weights.rows)
+    *_, (_, led_back) = scaled_steps(candidate.fit(weighed, careful), data.task, weights.correction)
     assert led_back.predict(data.matrix).mean() == pytest.approx(data.label.mean(), rel=0.35)
-    as_fitted = last(candidate, replace(data, weights=weights.rows), careful)
+    as_fitted = last(candidate, weighed, careful)
     assert as_fitted.predict(data.matrix).mean() > 20 * data.label.mean()
 
 

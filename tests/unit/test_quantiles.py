@@ -1,99 +1,247 @@
-"""Quantiles of a number: so many labels are below each, by rows that the model has not seen, and they never cross."""
+"""Quantiles of a number: a model of each, side by side with that of the number, in every way that answers are given."""
 
 import json
-from dataclasses import replace
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import mean_pinball_loss
 
 from mlops_ray.batch.scoring import _answer_names
-from mlops_ray.client import Answer
 from mlops_ray.client.predictions import answer_of
 from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.evaluation.baseline import baseline
 from mlops_ray.evaluation.comparison import compare
-from mlops_ray.sdk.rows import with_answers
+from mlops_ray.features.columns import LABEL
+from mlops_ray.monitoring.answers import answer_columns, answer_in, watched_columns
+from mlops_ray.sdk.rows import rows_of, with_answers
 from mlops_ray.serving.inference_protocol import metadata
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.stored import metric_named, task_from_json, task_to_json
+from mlops_ray.testing.candidates import fit_data, make_sample
 from mlops_ray.testing.example_model import example_schema
+from mlops_ray.training.candidates import GradientBoosting, LightGBM, LinearRegression, NeuralNetwork
+from mlops_ray.training.exported import exported
+from mlops_ray.training.side_by_side import SideBySide, steps_of
+from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
 
-LEVELS = (0.05, 0.25, 0.5, 0.9)
-
-
-def all_of(task: Regression, answer: np.ndarray) -> np.ndarray:
-    return np.asarray(task.columns(answer.astype(np.float32))["quantiles"])
-
-
-def test_over_many_draws_so_many_new_labels_are_below_each_quantile() -> None:
-    random, below = np.random.default_rng(3), []
-    for _ in range(400):
-        labels = random.exponential(20, 599)
-        answer = labels - random.exponential(10, 599)
-        found = Regression(quantiles=LEVELS).decided(labels[:99], answer[:99], 1)
-        below.append((labels[99:, None] <= all_of(found, answer[99:])).mean(axis=0))
-    assert np.mean(below, axis=0) == pytest.approx(LEVELS, abs=0.012)
-
-
-def test_the_pinball_loss_is_that_of_scikit_learn_and_of_equal_answers_the_empirical_quantile_has_the_least() -> None:
-    random = np.random.default_rng(5)
-    labels, constant = random.lognormal(2, 1, 4_000), np.full(4_000, 7.0)
-    found = Regression("EUR", quantiles=LEVELS).decided(labels, constant, 10)
-    block, one = np.zeros(4_000, dtype=np.intp), np.ones((1, 1))
-    value = float(found.values({"pinball_loss"}, labels, constant, block, one)["pinball_loss"][0])
-    quantiles = all_of(found, constant).astype(float)
-    by_level = [mean_pinball_loss(labels, quantiles[:, at], alpha=level) for at, level in enumerate(LEVELS)]
-    assert value == pytest.approx(np.mean(by_level), rel=1e-6)
-    best = [mean_pinball_loss(labels, np.full(4_000, np.quantile(labels, one)), alpha=one) for one in LEVELS]
-    assert by_level == pytest.approx(best, rel=1e-3)
-    assert metric_named("pinball_loss").lower_is_better
-    assert np.isnan(Regression(quantiles=LEVELS).values({"pinball_loss"}, labels, constant, block, one)["pinball_loss"])
-    said = found.decisions(labels, constant, block)
-    assert said["below"] == pytest.approx(dict(zip(map(str, LEVELS), LEVELS, strict=True)), abs=1e-3)
-    assert found.decisions_described(said).startswith("Of the labels are below or at the answer's: 5.0 % of")
-
-
-@given(
-    seed=st.integers(0, 10**6),
-    levels=st.sets(st.sampled_from([0.01, 0.1, 0.3, 0.5, 0.7, 0.95]), min_size=1),
-    coverage=st.sampled_from([None, 0.5, 0.9]),
-    zeros=st.sampled_from([0.0, 0.6]),
+LEVELS = (0.1, 0.5, 0.9)
+TASK = Regression("minutes", quantiles=LEVELS)
+TREES = {"learning_rate": 0.1, "iterations": 80}
+ALL = pytest.mark.parametrize(
+    ("candidate", "parameters"),
+    [
+        (LinearRegression(), {"l2": 1e-6, "iterations": 200}),
+        (GradientBoosting(), TREES | {"max_leaf_nodes": 8, "min_samples_leaf": 30, "l2_regularization": 0.1}),
+        (LightGBM(), TREES | {"num_leaves": 8, "min_data_in_leaf": 30, "feature_fraction": 1.0, "lambda_l2": 0.1}),
+        pytest.param(
+            NeuralNetwork(),
+            {"learning_rate": 0.02, "width": 64, "dropout": 0.0, "weight_decay": 1e-5, "epochs": 60},
+            marks=pytest.mark.torch,
+        ),
+    ],
+    ids=lambda one: getattr(one, "name", ""),
 )
-@settings(max_examples=60, deadline=None)
-def test_they_never_cross_also_after_newer_rows_moved_them(
-    seed: int, levels: set[float], coverage: float | None, zeros: float
+
+
+def spread(rows: int, seed: int) -> FitData:
+    """Labels whose spread, not their middle, goes with a feature, in the sample's columns."""
+    sample, random = make_sample(Regression("minutes"), rows), np.random.default_rng(seed)
+    hour = sample.frame["hour"].to_numpy()
+    labels = 5 + (1 + hour) * random.normal(size=rows)
+    return replace(fit_data(sample), label=labels, task=TASK)
+
+
+def fitted(candidate: Candidate, parameters: Parameters, data: FitData) -> FittedModel:
+    ((fraction, model),) = steps_of(data, candidate.name, lambda one: candidate.fit(one, parameters))
+    assert fraction == 1.0
+    return model
+
+
+@ALL
+def test_each_candidate_finds_the_quantiles_of_what_depends_on_a_feature(
+    candidate: Candidate, parameters: Parameters
 ) -> None:
-    """Bands differ in shape and width, and what moves them is found of other rows."""
-    random, task = np.random.default_rng(seed), Regression(coverage=coverage, quantiles=tuple(sorted(levels)))
-    answer = random.uniform(0, 10, 3_000)
-    skewed = np.where(answer > 5, random.exponential(2, 3_000), -random.exponential(4, 3_000) * answer)
-    labels = np.where(random.random(3_000) < zeros, 0.0, answer + skewed)
-    found = task.decided(labels, answer, 7)
-    newer = found.renewed(np.where(random.random(3_000) < zeros, 0.0, answer - 2 * skewed), answer)
-    for one in (found, newer):
-        quantiles = all_of(one, answer)
-        assert (np.diff(quantiles, axis=1) >= 0).all()
-        rows = one.rows(answer[:5].astype(np.float32))
-        assert [list(row["quantiles"].values()) for row in rows] == quantiles[:5].tolist()
-        assert ("low" in rows[0]) == (coverage is not None)
-        assert task_from_json(json.loads(json.dumps(task_to_json(one)))) == one
+    data = spread(8_000, 1)
+    answers = fitted(candidate, parameters, data).predict(data.matrix)
+    assert answers.shape == (8_000, 4)
+    assert (np.diff(answers[:, 1:], axis=1) >= 0).all()
+    newer = spread(8_000, 2).label  # the same rows, other chance
+    below = (newer[:, None] <= answers[:, 1:]).mean(axis=0)
+    assert below == pytest.approx(LEVELS, abs=0.04)
+    hour = make_sample(Regression("minutes"), 8_000).frame["hour"].to_numpy()
+    for level, found, truth in ((0.1, answers[:, 1], -1.2816), (0.9, answers[:, 3], 1.2816)):
+        wanted = 5 + truth * (1 + hour)
+        assert np.corrcoef(found, wanted)[0, 1] > 0.9, level
+        alike = mean_pinball_loss(newer, np.full(8_000, np.quantile(data.label, level)), alpha=level)
+        best = mean_pinball_loss(newer, wanted, alpha=level)
+        assert mean_pinball_loss(newer, found, alpha=level) < best + 0.3 * (alike - best)
 
 
-def test_after_newer_rows_so_many_of_them_are_below_and_each_band_keeps_its_shape() -> None:
-    """Of small answers the errors are skewed down, of large ones up; the newer rows are twice as spread."""
-    random = np.random.default_rng(11)
-    answer = random.uniform(0, 10, 20_000)
-    noise = np.where(answer > 5, 1, -1) * random.exponential(3, 20_000)
-    found = Regression(quantiles=(0.1, 0.9)).decided(answer + noise, answer, 7)
-    newer = found.renewed(answer + 2 * noise, answer)
-    below = (answer + 2 * noise)[:, None] <= all_of(newer, answer)
-    assert below.mean(axis=0) == pytest.approx([0.1, 0.9], abs=0.005)
-    assert found.renewed((answer + noise)[:100], answer[:100]) == found, "A hundred rows say too little."
+@ALL
+def test_the_onnx_file_answers_as_the_models_do_in_order_also_where_they_cross(
+    candidate: Candidate, parameters: Parameters
+) -> None:
+    model = fitted(candidate, parameters, spread(2_000, 1))
+    assert isinstance(model, SideBySide)
+    number, low, middle, high = model.models
+    crossing = SideBySide((number, high, low, middle), TASK.output)
+    matrix = spread(2_000, 3).matrix
+    for one in (model, crossing):
+        session = onnxruntime.InferenceSession(exported(one, TASK.output).SerializeToString())
+        answered, expected = session.run(None, {"matrix": matrix})[0], one.predict(matrix)
+        assert answered.dtype == np.float32
+        assert TASK.apart(answered, expected).max() < 1e-5
+        assert (np.diff(answered[:, 1:], axis=1) >= 0).all()
+    assert np.array_equal(crossing.predict(matrix), model.predict(matrix))
+    assert session.run(None, {"matrix": matrix[:0]})[0].shape == (0, 4)
+
+
+@dataclass(frozen=True)
+class Middle:
+    """A candidate of a user who thinks of the middle alone, or of what it is asked for; slow, if it is to be."""
+
+    heeds: bool = True
+    seconds: float = 0.0
+    name: str = "middle"
+    space: dict[str, Any] = field(default_factory=dict)
+    ends: list[float | None] = field(default_factory=list, compare=False)
+
+    def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, FittedModel]]:
+        time.sleep(self.seconds)
+        self.ends.append(None if data.ends_at is None else data.ends_at - time.monotonic())
+        level = getattr(data.task, "level", None) if self.heeds else None
+        yield 1.0, _Constant(float(np.mean(data.label) if level is None else np.quantile(data.label, level)))
+
+
+@dataclass(frozen=True)
+class _Constant:
+    value: float
+
+    def predict(self, matrix: np.ndarray) -> np.ndarray:
+        return np.full(len(matrix), self.value)
+
+    def to_onnx(self) -> bytes:
+        raise NotImplementedError
+
+
+def test_a_candidate_that_does_not_ask_which_quantile_is_named() -> None:
+    data = spread(500, 1)
+    with pytest.raises(UseCaseError, match=r"Candidate middle answers the same for the quantiles 0\.1 and 0\.5.*level"):
+        fitted(Middle(heeds=False), {}, data)
+    assert fitted(Middle(), {}, data).predict(data.matrix[:1])[0, 1:] == pytest.approx(np.quantile(data.label, LEVELS))
+    nearly_all_zero = replace(data, label=np.where(np.arange(500) < 480, 0.0, data.label))
+    fitted(Middle(), {}, nearly_all_zero)
+
+
+def test_the_time_that_there_is_is_shared_by_all_fits() -> None:
+    slow = Middle(seconds=0.1)
+    model = fitted(slow, {}, replace(spread(500, 1), ends_at=time.monotonic() + 40))
+    assert slow.ends == pytest.approx([9.9, 13.2, 19.8, 39.6], abs=1)
+    assert isinstance(model, SideBySide)
+    assert not model.is_cut_short
+    late = fitted(slow, {}, replace(spread(500, 1), ends_at=time.monotonic()))
+    assert isinstance(late, SideBySide)
+    assert late.is_cut_short
+
+
+def test_trials_fit_what_they_are_compared_by() -> None:
+    assert TASK.searched_by("mean_absolute_error") == Regression("minutes")
+    assert TASK.searched_by("pinball_loss") == TASK
+    assert [task.level for task in TASK.fitted_as] == [None, *LEVELS]
+    assert replace(TASK, estimand="median").fitted_as[0].level == 0.5
+
+
+def an_answer(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, answers, and days."""
+    random = np.random.default_rng(5)
+    middle = random.uniform(0, 50, rows)
+    answer = np.column_stack([middle, middle - 8, middle + 1, middle + 12])
+    return middle + random.normal(0, 10, rows), answer, np.arange(rows) * 30 // rows
+
+
+def test_the_pinball_loss_is_that_of_scikit_learn_and_other_metrics_are_of_the_number() -> None:
+    labels, answer, day = an_answer(3_000)
+    block, one = np.zeros(3_000, dtype=np.intp), np.ones((1, 1))
+    found = TASK.values(TASK.metrics, labels, answer, block, one)
+    by_level = [mean_pinball_loss(labels, answer[:, at], alpha=level) for at, level in enumerate(LEVELS, start=1)]
+    assert found["pinball_loss"][0] == pytest.approx(np.mean(by_level))
+    alone = Regression("minutes")
+    for name, value in alone.values(alone.metrics, labels, answer[:, 0], block, one).items():
+        assert found[name] == pytest.approx(value)
+    assert metric_named("pinball_loss").lower_is_better
+    assert set(TASK.measured(labels, answer, day)) == set(TASK.metrics)
+    said = TASK.decisions(labels, answer, day)
+    below = {str(level): float((labels <= answer[:, at]).mean()) for at, level in enumerate(LEVELS, start=1)}
+    assert said == {"below": below}
+    assert f"{below['0.9']:.1%}".replace("%", " %") + " below that of 0.9" in TASK.decisions_described(said)
+    assert TASK.wrong(answer) is None
+    assert "no finite number for 1 of 3000" in str(TASK.wrong(np.where(answer == answer[7, 3], np.nan, answer)))
+
+
+def test_an_interval_beside_quantiles_is_that_of_the_number() -> None:
+    labels, answer, day = an_answer(3_000)
+    both, alone = (Regression("minutes", coverage=0.8, quantiles=levels) for levels in (LEVELS, ()))
+    found, expected = both.decided(labels, answer, 30), alone.decided(labels, answer[:, 0], 30)
+    assert (found.margins, found.edges) == (expected.margins, expected.edges)
+    newer = found.renewed(labels + 3, answer)
+    assert newer.margins == expected.renewed(labels + 3, answer[:, 0]).margins
+    assert newer.margins != found.margins
+    said = found.decisions(labels, answer, day)
+    assert said["coverage"] == expected.decisions(labels, answer[:, 0], day)["coverage"]
+    assert list(said["below"]) == ["0.1", "0.5", "0.9"]
+    assert task_from_json(json.loads(json.dumps(task_to_json(found)))) == found
+    row = found.rows(answer[:1].astype(np.float32))[0]
+    assert list(row) == ["prediction", "low", "high", "quantiles"]
+    assert list(found.output_types) == list(found.columns(answer.astype(np.float32))) == list(found.row_schema)
+
+
+def test_a_baseline_has_the_quantiles_of_the_labels_of_its_group() -> None:
+    random = np.random.default_rng(2)
+    hour = random.integers(0, 3, 6_000).astype(float)
+    labels = (1 + 10 * hour) * random.normal(size=6_000)
+    seen = pl.DataFrame({"hour": hour, LABEL: labels})
+    found = baseline(TASK, seen, pl.DataFrame({"hour": [0.0, 2.0, 9.0]}), ["hour"], "pinball_loss")
+    for row, of_group in zip(found, (labels[hour == 0], labels[hour == 2], labels), strict=True):
+        assert row == pytest.approx([of_group.mean(), *np.quantile(of_group, LEVELS)])
+
+
+def test_a_champion_without_these_quantiles_is_compared_by_the_number_alone() -> None:
+    labels, answer, day = an_answer(3_000)
+    for theirs in (Regression("minutes"), Regression("minutes", quantiles=(0.1, 0.8))):
+        judged = TASK.like(theirs)
+        assert judged is not None
+        given = answer[:, 0] if not theirs.quantiles else answer[:, :3]
+        found = compare((TASK, judged), labels, answer, given, day, "mean_absolute_error")
+        assert found.difference.value == 0
+        with pytest.raises(DataError, match="The champion has no pinball_loss"):
+            compare((TASK, judged), labels, answer, given, day, "pinball_loss")
+    assert TASK.like(TASK) == TASK
+
+
+def test_each_quantile_is_a_column_of_files_and_frames_part_of_one_tensor_and_a_place_in_the_ledger() -> None:
+    task = Regression("minutes", quantiles=(0.1, 0.9))
+    answer = np.array([[1.5, -0.5, 9.5]], dtype=np.float32)
+    row = task.rows(answer)[0]
+    assert row == {"prediction": 1.5, "quantiles": {"0.1": -0.5, "0.9": 9.5}}
+    assert _answer_names(task) == ["prediction", "quantiles", "prediction", "quantiles.0.1", "quantiles.0.9"]
+    content = {"model": "m", "version": "1", "request_id": "r", "as_of": datetime.now(UTC).isoformat()}
+    frame = with_answers(pl.DataFrame({"key": ["a"]}), [answer_of({**content, "predictions": [row]})])
+    assert frame.select("prediction", "quantiles.0.1", "quantiles.0.9").row(0) == (1.5, -0.5, 9.5)
+    with pytest.raises(DataError, match=r"'quantiles\.0\.1', which an answer adds"):
+        rows_of(frame.select("key", "quantiles.0.1"), ["key"], "m")
+    outputs = metadata(replace(example_schema(), task=task), "m", "1")["outputs"]
+    assert {"name": "quantiles", "datatype": "FP32", "shape": [-1, 2], "parameters": {"of": ["0.1", "0.9"]}} in outputs
+    assert task.row_schema["quantiles"]["required"] == ["0.1", "0.9"]
+    kept = pl.DataFrame(answer_columns(answer, task))
+    assert answer_in(kept, task).tolist() == answer.tolist()
+    assert [one.to_list() for one in watched_columns(answer_in(kept, task), task)] == [[1.5]]
 
 
 BAD: list[tuple[Any, str]] = [
@@ -114,41 +262,3 @@ BAD: list[tuple[Any, str]] = [
 def test_what_are_no_quantiles_is_refused(quantiles: Any, said: str) -> None:
     with pytest.raises(UseCaseError, match=said):
         Regression(quantiles=quantiles)
-
-
-def test_too_few_rows_for_an_extreme_quantile_are_refused_with_how_many_it_takes() -> None:
-    task = Regression(quantiles=(0.5, 0.99))
-    with pytest.raises(DataError, match=r"98 rows .* too few for quantiles 0\.5, 0\.99 \(at least 99 are needed\)"):
-        task.decided(np.arange(98.0), np.zeros(98), 1)
-    assert task.decided(np.arange(99.0), np.zeros(99), 1).margins is not None
-    both = replace(task, coverage=0.999)
-    with pytest.raises(DataError, match=r"an interval with 99\.9 % of the labels and quantiles .*at least 1999"):
-        both.decided(np.arange(99.0), np.zeros(99), 1)
-
-
-def test_a_champion_without_these_quantiles_is_compared_by_what_it_has() -> None:
-    random = np.random.default_rng(1)
-    labels, day = random.normal(0, 1, 2_000), np.repeat(np.arange(20), 100)
-    ours = Regression(quantiles=(0.1, 0.9)).decided(labels, labels * 0.5, 20)
-    theirs = ours.like(Regression(coverage=0.8).decided(labels, labels * 0.4, 20))
-    assert theirs is not None
-    found = compare((ours, theirs), labels, labels * 0.5, labels * 0.4, day, "mean_absolute_error")
-    assert found.difference.value > 0
-    with pytest.raises(DataError, match="The champion has no pinball_loss"):
-        compare((ours, theirs), labels, labels * 0.5, labels * 0.4, day, "pinball_loss")
-    assert ours.like(ours) == ours
-
-
-def test_each_quantile_is_a_column_of_files_and_frames_and_part_of_one_tensor() -> None:
-    task = Regression("minutes", quantiles=(0.1, 0.9), margins=(-3.0, 3.0, -2.0, 8.0))
-    row = task.rows(np.array([1.5], dtype=np.float32))[0]
-    assert row == {"prediction": 1.5, "quantiles": {"0.1": -0.5, "0.9": 9.5}}
-    assert _answer_names(task) == ["prediction", "quantiles", "prediction", "quantiles.0.1", "quantiles.0.9"]
-    content = {"model": "m", "version": "1", "request_id": "r", "as_of": datetime.now(UTC).isoformat()}
-    answer: Answer = answer_of({**content, "predictions": [row]})
-    frame = with_answers(pl.DataFrame({"key": ["a"]}), [answer])
-    assert frame.select("prediction", "quantiles.0.1", "quantiles.0.9").row(0) == (1.5, -0.5, 9.5)
-    outputs = metadata(replace(example_schema(), task=task), "m", "1")["outputs"]
-    assert {"name": "quantiles", "datatype": "FP32", "shape": [-1, 2], "parameters": {"of": ["0.1", "0.9"]}} in outputs
-    schema = task.row_schema["quantiles"]
-    assert schema["required"] == ["0.1", "0.9"]

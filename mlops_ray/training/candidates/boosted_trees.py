@@ -96,8 +96,10 @@ def _classifier(link: Link) -> tuple[Estimator, Link]:
 
 def _regressor(link: Link) -> tuple[Estimator, Link]:
     """These trees add up answers, not deviations from a centre."""
-    median = isinstance(link, Linear) and link.median
-    return HistGradientBoostingRegressor(loss="absolute_error" if median else "squared_error"), Linear(0.0, 1.0, median)
+    level = link.level if isinstance(link, Linear) else None
+    plain = {None: "squared_error", 0.5: "absolute_error"}.get(level)
+    model = HistGradientBoostingRegressor(loss=plain or "quantile", quantile=level if plain is None else None)
+    return model, Linear(0.0, 1.0, level)
 
 
 _ESTIMATORS: dict[str, Callable[[Link], tuple[Estimator, Link]]] = {

@@ -105,7 +105,9 @@ class _Sequence(lightgbm.Sequence):
 def _objective(link: Link) -> tuple[dict[str, Any], Link]:
     """What LightGBM calls it, and the link of its trees: those of a number add up answers."""
     if isinstance(link, Linear):
-        return {"objective": "regression_l1" if link.median else "regression"}, Linear(0.0, 1.0, link.median)
+        plain = {None: "regression", 0.5: "regression_l1"}.get(link.level)
+        named = {"objective": "quantile", "alpha": link.level} if plain is None else {"objective": plain}
+        return named, Linear(0.0, 1.0, link.level)
     names: dict[str, dict[str, Any]] = {
         "logistic": {"objective": "binary"},
         "softmax": {"objective": "multiclass", "num_class": link.width},

@@ -245,8 +245,8 @@ class _Linear(Score):
         return torch.from_numpy(self._link.scaled(labels).astype(np.float32))
 
     def losses(self, scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = nn.functional.l1_loss if self._link.median else nn.functional.mse_loss
-        return loss(scores.squeeze(1), targets, reduction="none")
+        above, level = targets - scores.squeeze(1), self._link.level
+        return above**2 if level is None else 2 * torch.maximum(level * above, (level - 1) * above)
 
 
 SCORES: dict[str, Callable[[Any], Score]] = {"logistic": _Logistic, "softmax": _Softmax, "linear": _Linear}
