@@ -277,7 +277,7 @@ class Regression:
         return None
 
     def wrong(self, answer: NDArray[np.floating[Any]]) -> str | None:
-        finite = np.isfinite(answer).reshape(len(answer), -1).all(axis=1)
+        finite = np.isfinite(answer).all(axis=tuple(range(1, answer.ndim)))
         if finite.all():
             return None
         row = int(np.argmin(finite))
