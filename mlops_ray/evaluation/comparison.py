@@ -84,8 +84,9 @@ def compare(
     task = tasks[0]
     if lacking := task.shortfall(labels):
         raise DataError(f"There are {lacking} to compare on.")
-    if metric not in tasks[1].metrics:
-        raise DataError(f"The champion has no {metric}: it answers without the quantiles that are declared now.")
+    for whose, one in zip(("version", "champion"), tasks, strict=True):
+        if metric not in one.metrics:
+            raise DataError(f"The {whose} has no {metric}: it answers without the quantiles that are declared now.")
     block = blocks_of(day)
     weights = weights_without(block)
     ours, theirs = (

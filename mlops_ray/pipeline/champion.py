@@ -30,9 +30,10 @@ def compare_with_champion(
     metrics: set[str],
     training_set: TrainingSet,
 ) -> dict[str, Comparison]:
-    """For each metric, on the rows of the test period that were predicted after the training of both models.
+    """For each metric that both have, on the rows of the test period that were predicted after the training of both
+    models.
 
-    Raises DataError, with why, where they cannot be compared on these rows.
+    Raises DataError, with why, where they cannot be compared on these rows, or have none of the metrics.
     """
     with tempfile.TemporaryDirectory() as folder:
         other = load(download_sealed(settings, use_case.name, champion, Path(folder)), champion.digest)
@@ -60,7 +61,9 @@ def compare_with_champion(
         one.model.answers(*model_inputs(rows, one.schema.features)).astype(np.float64) for one in (model, other)
     )
     day = days_of(rows[PREDICTION_TIME], use_case.zone())
-    return {metric: compare((ours_acts, theirs_acts), labels, ours, theirs, day, metric) for metric in sorted(metrics)}
+    tasks = ours_acts, theirs_acts
+    both = [metric for metric in sorted(metrics) if all(metric in one.metrics for one in tasks)]
+    return {metric: compare(tasks, labels, ours, theirs, day, metric) for metric in both or sorted(metrics)}
 
 
 def _trained_until(settings: Settings, name: str, version: VersionRef, model: SealedModel) -> datetime:

@@ -1,10 +1,12 @@
 """Declarations: what a use case says, for the record of where a version comes from."""
 
+from dataclasses import fields
 from typing import Any
 
 from mlops_ray.artifacts import digest_json
 from mlops_ray.pipeline.fingerprint import canonical
 from mlops_ray.tasks.binary import BINARY
+from mlops_ray.tasks.declared import LATER
 from mlops_ray.use_case import Fit, Label, UseCase
 
 
@@ -35,9 +37,18 @@ def declarations(use_case: UseCase) -> dict[str, str]:
 
 
 def _label(label: Label) -> Any:
-    """As canonical, without the task of yes and no: a label that said nothing of it is the same label."""
+    """As canonical, without the task of yes and no, and without what came to tasks later: a label that says nothing of
+    it is the same label."""
     kind, name, (mapping, *parts) = canonical(label, versions=False)
-    return [kind, name, [mapping, *(part for part in parts if part[0] != "task" or label.task != BINARY)]]
+    said = [[one, _task(label.task, part) if one == "task" else part] for one, part in parts]
+    return [kind, name, [mapping, *(part for part in said if part[0] != "task" or label.task != BINARY)]]
+
+
+def _task(task: Any, content: Any) -> Any:
+    later = [one for one in fields(task) if LATER.items() <= one.metadata.items()]
+    silent = {one.name for one in later if getattr(task, one.name) == one.default}
+    kind, name, (mapping, *parts) = content
+    return [kind, name, [mapping, *(part for part in parts if part[0] not in silent)]]
 
 
 def _digest(value: Any) -> str:

@@ -224,8 +224,11 @@ def _differences(schema: ModelSchema, use_case: UseCase) -> list[tuple[str, Any,
                 pairs.append((name, name in there, name in declared))
             elif same_polars and there[name] != declared[name]:
                 pairs.append((name, "one expression", "another"))
-    if use_case.label.task.like(schema.task) is None:
-        pairs.append(("the kind of label", schema.task, use_case.label.task))
+    task = use_case.label.task
+    if task.like(schema.task) is None:
+        pairs.append(("the kind of label", schema.task, task))
+    else:
+        pairs.append(("the parts of an answer", dict(schema.task.output_parts), dict(task.output_parts)))
     return [pair for pair in pairs if pair[1] != pair[2]]
 
 

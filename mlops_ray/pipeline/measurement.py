@@ -92,6 +92,10 @@ def measure(
         try:
             found = _compared(use_case, settings, model, champion, metrics, registered)
             measured = replace(measured, comparisons=found)
+            if lacking := ", ".join(sorted(metrics - found.keys())):
+                measured = replace(
+                    measured, uncompared=f"Not measured: this version and the champion do not both have {lacking}."
+                )
             payload |= {COMPARED_WITH: champion.digest}
         except DataError as error:
             measured = replace(measured, comparisons={}, uncompared=f"Not measured: {error}")

@@ -43,8 +43,8 @@ def _tree(found: "Trace") -> Tree:
     tree = Tree(_text(f"{found.asked}"))
     if found.prediction:
         given = found.prediction
-        answers = next(given[name] for name in ANSWER_COLUMNS if name in given)
-        values = ", ".join(_answer(value) for value in answers[:5])
+        answers = (given[name][:5] for name in ANSWER_COLUMNS if name in given)
+        values = ", ".join(" ".join(map(_answer, row)) for row in zip(*answers, strict=True))
         tree.add(_text(f"prediction {values} at {given['time']:%Y-%m-%d %H:%M:%S.%f}Z by the {given['route']}"))
     version = tree.add(_text(f"version {found.use_case}@{found.version}"))
     if found.registered:
@@ -65,7 +65,7 @@ def _tree(found: "Trace") -> Tree:
 
 
 def _answer(value: float | list[float]) -> str:
-    """To one row; the probabilities of classes in the order in which the model has them."""
+    """A column of it, to one row; the probabilities of classes and the quantiles in the order of the model."""
     return f"{value:.4f}" if isinstance(value, float) else f"({', '.join(f'{one:.4f}' for one in value)})"
 
 

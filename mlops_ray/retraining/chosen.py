@@ -28,8 +28,9 @@ def choose(frame: pl.DataFrame, use_case: UseCase, features: Sequence[Feature], 
     data = _divided(frame, use_case, features, as_of)
     candidates = {candidate.name: candidate for candidate in use_case.candidates}
     one_thread = dict.fromkeys(candidates, 1)
-    worker = TrialWorker(data, candidates, use_case.label.task, use_case.metric, use_case.search.seed, one_thread)
-    metric = use_case.label.task.metrics[use_case.metric]
+    task = use_case.label.task.searched_by(use_case.metric)
+    worker = TrialWorker(data, candidates, task, use_case.metric, use_case.search.seed, one_thread)
+    metric = task.metrics[use_case.metric]
     tried: list[Trial] = []
     for name, candidate in candidates.items():
         ended: list[Trial] = []

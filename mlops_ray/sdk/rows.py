@@ -65,8 +65,8 @@ def with_answers(frame: pl.DataFrame, answers: Sequence[Answer]) -> pl.DataFrame
 
 
 def _parted(name: str, found: Sequence[Mapping[str, float] | None]) -> list[pl.Series]:
-    """A column for each part that the first answer has."""
-    parts = (found[0] or ()) if found else ()
+    """A column for each part that any answer has: in a rollout the versions may answer with others."""
+    parts = dict.fromkeys(part for one in found for part in one or ())
     return [
         pl.Series(f"{name}.{part}", [None if one is None else one.get(part) for one in found], dtype=pl.Float64)
         for part in parts

@@ -1,8 +1,12 @@
 """What a kind of label is declared with: values of another type are refused where they are written."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mlops_ray.errors import UseCaseError
+
+# Of a field that versions are on record without: where it says nothing it is left out of the record, as it was then.
+LATER: Mapping[str, bool] = {"later": True}
 
 
 def expect_numbers(declared: Any, *names: str) -> None:

@@ -1,7 +1,7 @@
 """MultiClass: the label is one of several names, and the answer the probability of each."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.confusion import counted
 from mlops_ray.tasks.decision import GAIN, GainTable, best_predictions, gains_described, rows_described
-from mlops_ray.tasks.declared import is_writable
+from mlops_ray.tasks.declared import LATER, is_writable
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
@@ -39,7 +39,7 @@ class MultiClass:
     """
 
     classes: tuple[str, ...]
-    decision: GainTable | None = None
+    decision: GainTable | None = field(default=None, metadata=LATER)
 
     kind: ClassVar[str] = "multiclass"
     advice: ClassVar[str] = 'Write text, such as pl.when(pl.col("delay") >= 15).then(pl.lit("late")).otherwise(…).'

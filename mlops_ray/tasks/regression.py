@@ -1,7 +1,7 @@
 """Regression: the label is a number, and the answer what is expected of it."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
-from mlops_ray.tasks.declared import expect_numbers, expect_text
+from mlops_ray.tasks.declared import LATER, expect_numbers, expect_text
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
@@ -55,7 +55,7 @@ class Regression:
     margins: tuple[float, ...] | None = None
     edges: tuple[float, ...] = ()
     deviation: float | None = None
-    quantiles: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = field(default=(), metadata=LATER)
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -84,7 +84,7 @@ class Regression:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        return (self.output, *self._levels) if self.quantiles else ()
+        return (self.output, *(f"quantile {level}" for level in self._levels)) if self.quantiles else ()
 
     @property
     def output_parts(self) -> Mapping[str, tuple[str, ...]]:

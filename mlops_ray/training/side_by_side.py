@@ -77,7 +77,7 @@ def steps_of(data: _Data, candidate: str, fit: Callable[[_Data], Steps]) -> Step
 
 def _expect_apart(data: FitData | FitBlocks, candidate: str, models: list[FittedModel]) -> None:
     matrix = data.matrix[:_LOOKED_AT] if isinstance(data, FitData) else data.matrix.read(0)[:_LOOKED_AT]
-    levels = data.task.parts[1:]
+    (levels,) = data.task.output_parts.values()
     answers, usual = [one.predict(matrix) for one in models], np.quantile(data.label, [*map(float, levels)])
     for at, (lower, upper) in enumerate(pairwise(answers)):
         if usual[at] < usual[at + 1] and np.array_equal(lower, upper):

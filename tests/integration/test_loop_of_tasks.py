@@ -106,6 +106,20 @@ def admitted(case: UseCase, folder: Path, training_set: TrainingSet, version: in
     return admit(case, settings, ANN, folder / "model", made)
 
 
+def test_a_champion_without_quantiles_is_compared_by_what_both_have(tmp_path: Path, definitions: Definitions) -> None:
+    case = case_of(MINUTES, LinearRegression(), "mean_absolute_error", Threshold("coverage", 0.7))
+    before = replace(case, label=replace(case.label, task=replace(MINUTES, quantiles=())))
+    create_key(open_store(settings_of(tmp_path)), Actor("root", ("admin",), id="root"), "ann", ["operate"])
+    training_set = trained(tmp_path, case, definitions, rows())
+    admitted(before, tmp_path, training_set, 1, l2=3.0)
+    make_live(open_store(settings_of(tmp_path)), case, 1)
+    after = replace(case, gates=(*case.gates, BetterThanChampion(metric="pinball_loss")))
+    *others, last = admitted(after, tmp_path, training_set, 2, l2=1e-4).gates
+    assert all(gate.passed for gate in others), others
+    assert not last.passed
+    assert "this version and the champion do not both have pinball_loss" in last.sentence
+
+
 def make_live(store: ControlStore, case: UseCase, version: int) -> None:
     with pytest.raises(ForbiddenError):
         approve(store, ANN, case.name, version, "my own")

@@ -18,18 +18,30 @@ from mlops_ray.client.predictions import answer_of
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.evaluation.baseline import baseline
 from mlops_ray.evaluation.comparison import compare
+from mlops_ray.evaluation.dependence import partial_dependence
 from mlops_ray.features.columns import LABEL
 from mlops_ray.monitoring.answers import answer_columns, answer_in, watched_columns
+from mlops_ray.pipeline.declarations import _label
+from mlops_ray.pipeline.import_version import _differences
+from mlops_ray.registry.card_features import feature_parts
+from mlops_ray.registry.trace import Trace
+from mlops_ray.registry.trace_tree import trace_text
+from mlops_ray.retraining.chosen import choose
 from mlops_ray.sdk.rows import rows_of, with_answers
 from mlops_ray.serving.inference_protocol import metadata
+from mlops_ray.tasks.decision import GainTable
+from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.stored import metric_named, task_from_json, task_to_json
 from mlops_ray.testing.candidates import fit_data, make_sample
+from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_schema
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LinearRegression, NeuralNetwork
 from mlops_ray.training.exported import exported
 from mlops_ray.training.side_by_side import SideBySide, steps_of
-from mlops_ray.use_case import Candidate, FitData, FittedModel, Parameters
+from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Label, Parameters, Search
+from tests.unit.test_governor import USE_CASE
+from tests.unit.test_simulation import CASE, CHANGE, FEATURES, WORLD
 
 LEVELS = (0.1, 0.5, 0.9)
 TASK = Regression("minutes", quantiles=LEVELS)
@@ -242,6 +254,72 @@ def test_each_quantile_is_a_column_of_files_and_frames_part_of_one_tensor_and_a_
     kept = pl.DataFrame(answer_columns(answer, task))
     assert answer_in(kept, task).tolist() == answer.tolist()
     assert [one.to_list() for one in watched_columns(answer_in(kept, task), task)] == [[1.5]]
+
+
+def test_where_versions_answer_with_other_quantiles_a_frame_has_a_column_for_each() -> None:
+    content = {"model": "m", "request_id": "r", "as_of": datetime.now(UTC).isoformat()}
+    plain, parted = {"prediction": 1.5}, {"prediction": 2.5, "quantiles": {"0.9": 9.5}}
+    answers = [
+        answer_of({**content, "version": version, "predictions": [row]})
+        for version, row in (("1", plain), ("2", parted))
+    ]
+    assert with_answers(pl.DataFrame({"key": ["a", "b"]}), answers)["quantiles.0.9"].to_list() == [None, 9.5]
+
+
+def test_charts_and_traces_say_which_numbers_are_quantiles() -> None:
+    rows, day = pl.DataFrame({"hour": np.arange(40.0)}), np.arange(40) // 4
+
+    def ask(asked: pl.DataFrame) -> np.ndarray:
+        hours: np.ndarray = asked["hour"].to_numpy()
+        return hours[:, None] + np.array([0.0, -8.0, 1.0, 12.0])
+
+    found = partial_dependence(TASK, ask, rows, day, [Feature("hour", "number")], 0)
+    (part,) = feature_parts({"dependence": {name: one.to_json() for name, one in found.items()}})
+    assert part.head[1::2] == ["prediction", "quantile 0.1", "quantile 0.5", "quantile 0.9"]
+    given = {"time": datetime.now(UTC), "route": "champion", "prediction": [1.5], "quantiles": [[-0.5, 9.5]]}
+    lineage = example_lineage("m", "d" * 64)
+    traced = Trace("r", "m", 1, given, {}, (), (), (), "e" * 64, lineage)
+    assert "prediction 1.5000 (-0.5000, 9.5000) at" in trace_text(traced)
+
+
+def test_a_model_with_other_quantiles_than_are_declared_here_is_not_taken_in() -> None:
+    schema = example_schema()
+    label = Label("late", pl.lit(1.0), pl.col("time"), task=TASK)
+    case = replace(USE_CASE, label=label, metric="pinball_loss")
+    for there in (Regression("minutes"), Regression("minutes", quantiles=(0.1, 0.9))):
+        other = {name: (sealed, here) for name, sealed, here in _differences(replace(schema, task=there), case)}
+        assert other["the parts of an answer"] == (dict(there.output_parts), {"quantiles": ("0.1", "0.5", "0.9")})
+    assert "the parts of an answer" not in [name for name, *_ in _differences(replace(schema, task=TASK), case)]
+
+
+def test_what_a_label_does_not_say_of_quantiles_is_not_in_its_record() -> None:
+    def said(task: Any) -> str:
+        return json.dumps(_label(Label("x", pl.col("x"), pl.col("t"), task=task)))
+
+    assert '"unit"' in said(Regression("minutes"))
+    assert '"quantiles"' not in said(Regression("minutes"))
+    assert '"quantiles"' in said(TASK)
+    assert '"decision"' not in said(MultiClass(("a", "b", "c")))
+    gains = {name: {other: float(other == name) for other in "abc"} for name in "abc"}
+    assert '"decision"' in said(MultiClass(("a", "b", "c"), decision=GainTable(gains)))
+
+
+def test_a_backtest_chooses_by_the_number_alone_as_a_search_does() -> None:
+    asked = list[float | None]()
+
+    class Counted(LinearRegression):
+        def fit(self, data: FitData, parameters: Parameters) -> Iterator[tuple[float, Any]]:
+            asked.append(getattr(data.task, "level", None))
+            yield from super().fit(data, parameters)
+
+    numbers = WORLD.with_columns(pl.col("x").alias(LABEL))
+    label = Label("late", pl.lit(1.0), pl.col("time"), task=TASK)
+    one = Search(trials_per_candidate=1)
+    case = replace(CASE, label=label, candidates=(Counted(),), search=one, gates=(), metric="pinball_loss")
+    for metric, levels in (("mean_absolute_error", [None]), ("pinball_loss", [None, *LEVELS])):
+        asked.clear()
+        choose(numbers, replace(case, metric=metric), FEATURES, CHANGE)
+        assert asked == levels
 
 
 BAD: list[tuple[Any, str]] = [
