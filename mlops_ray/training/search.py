@@ -57,8 +57,6 @@ def search(
     ConfigurationError if there is a budget of money and no prices to count it by, UnavailableError if MLflow is down.
     """
     started, budget = time.monotonic(), Budget.of(use_case, settings.prices)
-    searched = use_case.label.task.searched_by(use_case.metric)
-    use_case = replace(use_case, label=replace(use_case.label, task=searched))
     runs = open_search(
         settings,
         use_case.name,

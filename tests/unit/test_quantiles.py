@@ -15,14 +15,19 @@ from sklearn.metrics import mean_pinball_loss
 
 from mlops_ray.batch.scoring import _answer_names
 from mlops_ray.client.predictions import answer_of
+from mlops_ray.config import Settings
 from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.evaluation.baseline import baseline
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.dependence import partial_dependence
 from mlops_ray.features.columns import LABEL
+from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.monitoring.answers import answer_columns, answer_in, watched_columns
 from mlops_ray.pipeline.declarations import _label
+from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.import_version import _differences
+from mlops_ray.pipeline.steps.step import Given
+from mlops_ray.pipeline.steps.train import TrainInputs, train_inputs
 from mlops_ray.registry.card_features import feature_parts
 from mlops_ray.registry.trace import Trace
 from mlops_ray.registry.trace_tree import trace_text
@@ -38,12 +43,14 @@ from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_schema
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LinearRegression, NeuralNetwork
 from mlops_ray.training.exported import exported
+from mlops_ray.training.search import search
 from mlops_ray.training.side_by_side import SideBySide, steps_of
 from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Label, Parameters, Search
 from tests.unit.test_governor import USE_CASE
 from tests.unit.test_simulation import CASE, CHANGE, FEATURES, WORLD
 
 LEVELS = (0.1, 0.5, 0.9)
+SETTINGS = Settings(state="/nowhere", data="/nowhere")
 TASK = Regression("minutes", quantiles=LEVELS)
 TREES = {"learning_rate": 0.1, "iterations": 80}
 ALL = pytest.mark.parametrize(
@@ -170,6 +177,26 @@ def test_trials_fit_what_they_are_compared_by() -> None:
     assert replace(TASK, estimand="median").fitted_as[0].level == 0.5
 
 
+@pytest.mark.parametrize(("metric", "searches_again"), [("mean_absolute_error", False), ("pinball_loss", True)])
+def test_a_search_is_given_what_its_trials_fit_and_is_another_one_by_that_alone(
+    metric: str, searches_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = TrainingSet("url", "digest", 3, CHANGE, "snapshot", None, ())
+
+    def inputs(task: Regression) -> TrainInputs:
+        case = replace(USE_CASE, label=Label("late", pl.lit(1.0), pl.col("time"), task=task), metric=metric)
+        results = {"training_set": rows.to_json()}
+        return train_inputs(Given(case, SETTINGS, None, {}, lambda: None, results))
+
+    three, one = inputs(TASK), inputs(Regression("minutes", quantiles=(0.5,)))
+    assert (fingerprint(three) != fingerprint(one)) == searches_again
+    assert three.use_case.label.task == TASK.searched_by(metric)
+    # What the step is given is only a part of the use case, of which nothing can be replaced.
+    monkeypatch.setattr("mlops_ray.training.search.open_search", lambda *_: pytest.fail("begun", pytrace=False))
+    with pytest.raises(pytest.fail.Exception, match="begun"):
+        search(three.use_case, SETTINGS, rows, "key")
+
+
 def an_answer(rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels, answers, and days."""
     random = np.random.default_rng(5)
@@ -269,7 +296,7 @@ def test_where_versions_answer_with_other_quantiles_a_frame_has_a_column_for_eac
 def test_charts_and_traces_say_which_numbers_are_quantiles() -> None:
     rows, day = pl.DataFrame({"hour": np.arange(40.0)}), np.arange(40) // 4
 
-    def ask(asked: pl.DataFrame) -> np.ndarray:
+    def ask(asked: pl.DataFrame) -> Any:
         hours: np.ndarray = asked["hour"].to_numpy()
         return hours[:, None] + np.array([0.0, -8.0, 1.0, 12.0])
 

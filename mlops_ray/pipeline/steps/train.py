@@ -18,19 +18,20 @@ from mlops_ray.use_case import UseCase
 
 @dataclass(frozen=True)
 class TrainInputs:
-    """use_case: of its search all but what limits the last fit."""
+    """use_case: of its search all but what limits the last fit, of the kind of label what trials are compared by."""
 
     use_case: UseCase
     training_set: Known[TrainingSet]
 
 
 def train_inputs(given: Given) -> TrainInputs:
-    case, task = given.use_case, part(given.use_case.label, "task")
+    case = given.use_case
+    label = part(case.label, task=case.label.task.searched_by(case.metric))
     names = "name", "candidates", "split", "fit", "metric"
     # Days are counted only where an average is compared with the best trial.
     zone = case.zone() if case.search.ensemble > 1 else "UTC"
     search = part(case.search, *(one.name for one in fields(case.search) if one.name != "last_fit_seconds"))
-    return TrainInputs(part(case, *names, label=task, time_zone=zone, search=search), known_training_set(given))
+    return TrainInputs(part(case, *names, label=label, time_zone=zone, search=search), known_training_set(given))
 
 
 def run_train(inputs: TrainInputs, where: Where) -> dict[str, Any]:
