@@ -26,7 +26,7 @@ from mlops_ray.monitoring.answers import answer_columns, answer_in, watched_colu
 from mlops_ray.pipeline.declarations import _label
 from mlops_ray.pipeline.fingerprint import fingerprint
 from mlops_ray.pipeline.import_version import _differences
-from mlops_ray.pipeline.steps.step import Given
+from mlops_ray.pipeline.steps.step import Given, StepName
 from mlops_ray.pipeline.steps.train import TrainInputs, train_inputs
 from mlops_ray.registry.card_features import feature_parts
 from mlops_ray.registry.trace import Trace
@@ -185,7 +185,7 @@ def test_a_search_is_given_what_its_trials_fit_and_is_another_one_by_that_alone(
 
     def inputs(task: Regression) -> TrainInputs:
         case = replace(USE_CASE, label=Label("late", pl.lit(1.0), pl.col("time"), task=task), metric=metric)
-        results = {"training_set": rows.to_json()}
+        results: dict[StepName, Any] = {"training_set": rows.to_json()}
         return train_inputs(Given(case, SETTINGS, None, {}, lambda: None, results))
 
     three, one = inputs(TASK), inputs(Regression("minutes", quantiles=(0.5,)))
