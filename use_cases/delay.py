@@ -8,7 +8,7 @@ from dataclasses import replace
 import flights as on_time
 import polars as pl
 
-from mlops_ray import Label
+from mlops_ray import Label, Search
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LinearRegression, NeuralNetwork
 from mlops_ray.use_case import (
     BetterThanBaseline,
@@ -35,6 +35,7 @@ use_case = replace(
     purpose="Two hours before scheduled departure: how many minutes late, or early, will this flight arrive?",
     label=arrival_delay,
     metric="mean_absolute_error",
+    search=Search(trials_per_candidate=8),
     candidates=(LinearRegression(), GradientBoosting(), LightGBM(), NeuralNetwork()),
     gates=(
         OnnxParity(),
