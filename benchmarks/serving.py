@@ -4,14 +4,17 @@ All answer with the same fitted scikit-learn pipeline, or its ONNX export where 
 (FastAPI with scikit-learn also in one, which is how it starts unless told otherwise); that their answers agree is
 checked first. Servers are measured one after another, ours first and last. *Vector*
 requests carry the features, *keys* requests the entity keys, whose features are read from the online store.
+
+What the ledger and a shadow cost ours are parts by themselves: `python benchmarks/run.py serving:ledger`.
 """
 
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from contest import work
 from contest.contestants import (
@@ -27,7 +30,7 @@ from contest.contestants import (
     ours,
     running,
 )
-from contest.costs import ledger_cost, shadow_cost
+from contest.costs import Cost, ledger_cost, shadow_cost
 from contest.load import Load, Target, expect_wrk, load
 
 WARM_S, SECONDS, RUNS = 3, 5, 3
@@ -43,7 +46,12 @@ class Measured:
     one: Load
 
 
-def figures() -> Iterator[tuple[str, float, str]]:
+Figures = Iterator[tuple[str, float, str]]
+
+
+@cache
+def _prepare() -> None:
+    """Once for all parts that are measured together."""
     expect_wrk()
     subprocess.run(
         [sys.executable, "-m", "contest.prepare"],
@@ -52,6 +60,10 @@ def figures() -> Iterator[tuple[str, float, str]]:
         check=True,
         stdout=sys.stderr,
     )
+
+
+def contest() -> Figures:
+    _prepare()
     found: dict[str, list[Measured]] = {}
     keys: dict[str, list[Measured]] = {}
     with running(ours()) as target:
@@ -68,14 +80,18 @@ def figures() -> Iterator[tuple[str, float, str]]:
     with running(ours()) as target:
         keys["ours"].append(_measure("ours, keys", replace(target, rows=work.KEY_ROWS)))
         found["ours"].append(_measure("ours", target))
-        half = statistics.median(measured.many.requests_per_s for measured in found["ours"]) / 2
-        ledger, shadow = ledger_cost(target, half), shadow_cost(target, half)
     yield from _vector_figures(found)
     yield from _key_figures(keys)
-    for name, cost in (("ledger_p50_percent", ledger), ("shadow_p99_percent", shadow)):
-        yield name, cost.percent, "%"
-        yield f"{name}_low", cost.low, "%"
-        yield f"{name}_high", cost.high, "%"
+
+
+def _cost(name: str, of: Callable[[Target, float], Cost]) -> Figures:
+    """At half of the requests that ours answers a second."""
+    _prepare()
+    with running(ours()) as target:
+        cost = of(target, _measure("ours", target).many.requests_per_s / 2)
+    yield name, cost.percent, "%"
+    yield f"{name}_low", cost.low, "%"
+    yield f"{name}_high", cost.high, "%"
 
 
 def _rivals() -> list[Contestant]:
@@ -107,7 +123,7 @@ def _median(loads: Sequence[Load]) -> Load:
     )
 
 
-def _vector_figures(found: dict[str, list[Measured]]) -> Iterator[tuple[str, float, str]]:
+def _vector_figures(found: dict[str, list[Measured]]) -> Figures:
     rates = {name: _median([run.many for run in runs]).requests_per_s for name, runs in found.items()}
     for name, rate in rates.items():
         yield f"requests_per_s_{name}", rate, "requests/s"
@@ -117,10 +133,17 @@ def _vector_figures(found: dict[str, list[Measured]]) -> Iterator[tuple[str, flo
     yield "p99_ms_16_clients", _median([run.many for run in found["ours"]]).p99_ms, "ms"
 
 
-def _key_figures(keys: dict[str, list[Measured]]) -> Iterator[tuple[str, float, str]]:
+def _key_figures(keys: dict[str, list[Measured]]) -> Figures:
     rates = {name: _median([run.many for run in runs]).requests_per_s for name, runs in keys.items()}
     for name, rate in rates.items():
         yield f"keys_requests_per_s_{name}", rate, "requests/s"
     yield "keys_vs_fastapi_sklearn", rates["ours"] / rates["fastapi_sklearn"], "x"
     yield "keys_p50_ms_1_client", _median([run.one for run in keys["ours"]]).p50_ms, "ms"
     yield "keys_hit_rate_percent", 100 * work.facts()["hit_rate"], "%"
+
+
+PARTS = {
+    "contest": contest,
+    "ledger": partial(_cost, "ledger_p50_percent", ledger_cost),
+    "shadow": partial(_cost, "shadow_p99_percent", shadow_cost),
+}
