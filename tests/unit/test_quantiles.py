@@ -20,6 +20,7 @@ from mlops_ray.errors import DataError, UseCaseError
 from mlops_ray.evaluation.baseline import baseline
 from mlops_ray.evaluation.comparison import compare
 from mlops_ray.evaluation.dependence import partial_dependence
+from mlops_ray.features.blocks import Held, Rows
 from mlops_ray.features.columns import LABEL
 from mlops_ray.features.training_set import TrainingSet
 from mlops_ray.monitoring.answers import answer_columns, answer_in, watched_columns
@@ -42,10 +43,11 @@ from mlops_ray.testing.candidates import fit_data, make_sample
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_schema
 from mlops_ray.training.candidates import GradientBoosting, LightGBM, LinearRegression, NeuralNetwork
+from mlops_ray.training.encoded_rows import EncodedRows
 from mlops_ray.training.exported import exported
 from mlops_ray.training.search import search
 from mlops_ray.training.side_by_side import SideBySide, steps_of
-from mlops_ray.use_case import Candidate, Feature, FitData, FittedModel, Label, Parameters, Search
+from mlops_ray.use_case import Candidate, Feature, FitBlocks, FitData, FittedModel, Label, Parameters, Search
 from tests.unit.test_governor import USE_CASE
 from tests.unit.test_simulation import CASE, CHANGE, FEATURES, WORLD
 
@@ -120,6 +122,23 @@ def test_the_onnx_file_answers_as_the_models_do_in_order_also_where_they_cross(
         assert (np.diff(answered[:, 1:], axis=1) >= 0).all()
     assert np.array_equal(crossing.predict(matrix), model.predict(matrix))
     assert session.run(None, {"matrix": matrix[:0]})[0].shape == (0, 4)
+
+
+def test_from_blocks_they_are_those_of_the_matrix_and_no_fit_goes_on_from_what_another_left() -> None:
+    light, places = LightGBM(), list[str]()
+    parameters = TREES | {"num_leaves": 8, "min_data_in_leaf": 30, "feature_fraction": 1.0, "lambda_l2": 0.1}
+    data, sample = spread(4_000, 1), make_sample(Regression("minutes"), 4_000)
+    rows = Rows(tuple(Held(sample.frame[at : at + 900]) for at in range(0, 4_000, 900)))
+    about = data.label, data.features, TASK, data.seed, data.threads
+    blocks = FitBlocks(EncodedRows(sample.encoder, rows), *about, checkpoints="kept")
+
+    def fit(one: FitBlocks) -> Iterator[tuple[float, FittedModel]]:
+        places.append(one.checkpoints)
+        yield from light.fit_blocks(one, parameters)
+
+    ((_, model),) = steps_of(blocks, light.name, fit)
+    assert np.array_equal(model.predict(data.matrix), fitted(light, parameters, data).predict(data.matrix))
+    assert places == ["kept/0", "kept/1", "kept/2", "kept/3"]
 
 
 @dataclass(frozen=True)
