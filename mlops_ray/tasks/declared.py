@@ -23,6 +23,12 @@ def expect_text(declared: Any, name: str) -> None:
         raise UseCaseError(f"{_owner(declared)}: {name} is {value!r}. It must be a text, in quotes.")
 
 
+def object_schema(names: tuple[str, ...], value: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with exactly these members, each with this schema."""
+    members = {"properties": dict.fromkeys(names, value), "required": list(names)}
+    return {"type": "object", **members, "additionalProperties": False}
+
+
 def is_writable(text: str) -> bool:
     """Whether it can be stored and sent: half of a surrogate pair is no character."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

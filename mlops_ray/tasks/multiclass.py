@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.confusion import counted
 from mlops_ray.tasks.decision import GAIN, GainTable, best_predictions, gains_described, rows_described
-from mlops_ray.tasks.declared import LATER, is_writable
+from mlops_ray.tasks.declared import LATER, is_writable, object_schema
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Softmax
@@ -99,13 +99,7 @@ class MultiClass:
     @property
     def row_schema(self) -> Mapping[str, Any]:
         probability = {"type": "number", "minimum": 0, "maximum": 1}
-        by_class = {
-            "type": "object",
-            "properties": dict.fromkeys(self.classes, probability),
-            "required": list(self.classes),
-            "additionalProperties": False,
-        }
-        return {"probabilities": by_class, "prediction": {"enum": list(self.classes)}}
+        return {"probabilities": object_schema(self.classes, probability), "prediction": {"enum": list(self.classes)}}
 
     @property
     def ledger_types(self) -> Mapping[str, pl.DataType]:

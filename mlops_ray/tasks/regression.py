@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
 from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
-from mlops_ray.tasks.declared import LATER, expect_numbers, expect_text
+from mlops_ray.tasks.declared import LATER, expect_numbers, expect_text, object_schema
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
 from mlops_ray.tasks.link import Linear
@@ -223,12 +223,7 @@ class Regression:
     def row_schema(self) -> Mapping[str, Any]:
         unit = {"description": f"In {self.unit}."} if self.unit else {}
         number = {"type": "number", **unit}
-        by_level = {
-            "type": "object",
-            "properties": dict.fromkeys(self._levels, number),
-            "required": list(self._levels),
-            "additionalProperties": False,
-        }
+        by_level = object_schema(self._levels, number)
         return {name: by_level if name == "quantiles" else number for name in self.output_types}
 
     @property
