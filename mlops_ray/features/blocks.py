@@ -135,12 +135,12 @@ class Rows:
         found: pl.DataFrame = pl.concat(self.frames(columns), rechunk=False)
         return found
 
-    def some(self, limit: int | None, seed: int) -> pl.DataFrame:
+    def some(self, limit: int | None, seed: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """About so many of the rows, chosen by a hash of their places, evenly in time; all where there are no more."""
         if limit is None or len(self) <= limit:
-            return self.whole()
+            return self.whole(columns)
         chosen, passed = list[pl.DataFrame](), 0
-        for frame in self.frames():
+        for frame in self.frames(columns):
             place = pl.int_range(passed, passed + frame.height, dtype=pl.UInt64)
             chosen.append(frame.filter(place.hash(seed) < pl.lit(int(limit / len(self) * 2**64), pl.UInt64)))
             passed += frame.height

@@ -32,11 +32,9 @@ class Margins:
         return answer + low, answer + high
 
     def renewed(self, labels: Floats, answer: Floats, coverage: float) -> "Margins":
-        """Wider or narrower, on each side alike in all bands, so that they hold on these rows; with few of them as they
-        are, and found anew where one band is so much narrower than another, as nearly all of its labels were the same,
-        that what widens it would make the others boundless."""
-        if len(labels) < max(fewest_rows(coverage), _BAND_ROWS):
-            return self
+        """Wider or narrower, on each side alike in all bands, so that they hold on these rows, `telling_rows` at least;
+        found anew where one band is so much narrower than another, as nearly all of its labels were the same, that what
+        widens it would make the others boundless."""
         pairs = np.array(self.ends).reshape(-1, 2)
         middle, half = pairs.mean(axis=1), (pairs[:, 1] - pairs[:, 0]) / 2
         if half.min() <= _NARROW * half.max():
@@ -52,6 +50,11 @@ def fewest_rows(coverage: float) -> int:
     return math.ceil(2 / (1 - coverage) - 1 - _ROUNDING)
 
 
+def telling_rows(coverage: float) -> int:
+    """With fewer rows what was found on others is better."""
+    return max(fewest_rows(coverage), _BAND_ROWS)
+
+
 def conformal(labels: Floats, answer: Floats, coverage: float) -> Margins:
     """Split conformal prediction (Lei et al., "Distribution-free predictive inference for regression", Journal of the
     American Statistical Association 113, 2018), with signed errors, so that half of what may be outside is on each side
@@ -62,11 +65,21 @@ def conformal(labels: Floats, answer: Floats, coverage: float) -> Margins:
 
     labels, answer: of `fewest_rows` rows at least that the model has not seen.
     """
-    edges = _edges(answer, max(fewest_rows(coverage), _BAND_ROWS))
+    edges = _edges(answer, telling_rows(coverage))
     band = _bands(answer, edges)
     errors = _errors(labels, answer)
     pairs = [_pair(errors[:, band == one], coverage) for one in range(len(edges) + 1)]
     return Margins(_flat(np.array(pairs)), edges)
+
+
+def around_quantiles(labels: Floats, lower: Floats, upper: Floats, coverage: float) -> tuple[float, float]:
+    """What is added to two quantiles of each row for the two ends of its interval: conformalized quantile regression
+    (Romano, Patterson, Candès, "Conformalized quantile regression", NeurIPS 2019), each side by itself (their theorem
+    2), as `conformal` does. How wide an interval is the row's features say, so no bands are needed.
+
+    labels, lower, upper: of `fewest_rows` rows at least that the model has not seen.
+    """
+    return _pair(np.stack([_errors(labels, lower)[0], _errors(labels, upper)[1]]), coverage)
 
 
 def _errors(labels: Floats, answer: NDArray[np.floating[Any]]) -> Floats:

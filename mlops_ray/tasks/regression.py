@@ -1,5 +1,6 @@
 """Regression: the label is a number, and the answer what is expected of it."""
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -9,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mlops_ray.errors import DataError, ModelError, UseCaseError
-from mlops_ray.tasks.conformal import Margins, conformal, fewest_rows
+from mlops_ray.tasks.conformal import Margins, around_quantiles, conformal, fewest_rows, telling_rows
 from mlops_ray.tasks.declared import LATER, expect_numbers, expect_text, object_schema
 from mlops_ray.tasks.estimate import freedom_of
 from mlops_ray.tasks.evaluation import Blocks, Floats, Measured, Metric, ReliabilityBin, weighted_mean
@@ -36,8 +37,9 @@ class Regression:
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
     margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
-    the model. edges: where there are several such pairs, from which answer on the next one holds. deviation: the
-    standard one of the labels that the model was fitted to, sealed with it.
+    the model. edges: where there are several such pairs, from which answer on the next one holds. from_quantiles: they
+    are added to the quantiles at the ends of such a share, instead of to the answer, which stays between the two ends.
+    deviation: the standard one of the labels that the model was fitted to, sealed with it.
 
     quantiles: with them each answer comes with the numbers that these shares of the labels are expected to be below,
     such as (0.1, 0.5, 0.9): of each a model of its own, which is fitted as the candidate is, to the pinball loss
@@ -56,6 +58,7 @@ class Regression:
     edges: tuple[float, ...] = ()
     deviation: float | None = None
     quantiles: tuple[float, ...] = field(default=(), metadata=LATER)
+    from_quantiles: bool = field(default=False, metadata=LATER)
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -125,6 +128,8 @@ class Regression:
                 f"below, between and above them. Leave both out: they are found when a model is sealed."
             )
         self._check_quantiles()
+        if self.from_quantiles and (self.margins is None or len(self.margins) != 2 or not self._at_ends):
+            raise UseCaseError("Regression: from_quantiles is found when a model is sealed. Leave it out.")
 
     def _check_quantiles(self) -> None:
         levels = self.quantiles
@@ -214,7 +219,22 @@ class Regression:
 
     def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
         """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
-        return Margins(self.margins or (np.nan, np.nan), self.edges).around(_estimate(answer))
+        estimate, margins = _estimate(answer), self.margins or (np.nan, np.nan)
+        if not self.from_quantiles:
+            return Margins(margins, self.edges).around(estimate)
+        (lower, upper), (low, high) = self._quantiles_at_ends(answer), margins
+        return np.minimum(lower + low, estimate), np.maximum(upper + high, estimate)
+
+    @property
+    def _at_ends(self) -> tuple[int, int] | None:
+        """Which of the quantiles are those that a share of `coverage` is between, if both are declared."""
+        outside = (1 - (self.coverage or 1)) / 2
+        found = [at for at, level in enumerate(self.quantiles) if math.isclose(min(level, 1 - level), outside)]
+        return (found[0], found[1]) if len(found) == 2 else None
+
+    def _quantiles_at_ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
+        lower, upper = self._at_ends or (0, 0)
+        return answer[:, 1 + lower].astype(np.float64), answer[:, 1 + upper].astype(np.float64)
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -302,12 +322,17 @@ class Regression:
                 f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
                 f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
+        if self._at_ends:
+            margins = around_quantiles(labels, *self._quantiles_at_ends(answer), self.coverage)
+            return replace(self, margins=margins, edges=(), from_quantiles=True)
         return self._with(conformal(labels, _estimate(answer), self.coverage))
 
     def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
         """What the validation period said was of an earlier model, and of an earlier time."""
-        if self.margins is None or self.coverage is None:
+        if self.margins is None or self.coverage is None or len(labels) < telling_rows(self.coverage):
             return self
+        if self.from_quantiles:
+            return self.decided(labels, answer, 1)
         return self._with(Margins(self.margins, self.edges).renewed(labels, _estimate(answer), self.coverage))
 
     def _with(self, found: Margins) -> "Regression":
@@ -316,8 +341,10 @@ class Regression:
     def like(self, other: "Task") -> "Regression | None":
         if not isinstance(other, Regression) or self.unit != other.unit:
             return None
-        alike = self.quantiles == other.quantiles
-        return replace(self, margins=other.margins, edges=other.edges, quantiles=self.quantiles if alike else ())
+        if self.quantiles == other.quantiles:
+            return replace(self, margins=other.margins, edges=other.edges, from_quantiles=other.from_quantiles)
+        margins = None if other.from_quantiles else other.margins
+        return replace(self, margins=margins, edges=other.edges, quantiles=(), from_quantiles=False)
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         below = [float((labels <= answer[:, at]).mean()) for at in range(1, self.width)]

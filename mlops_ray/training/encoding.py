@@ -1,6 +1,6 @@
 """The encoder: from feature columns to the float32 matrix that every candidate learns from, in polars and as ONNX."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.errors import DataError
+from mlops_ray.features.blocks import Rows
 from mlops_ray.features.columns import LABEL, LABEL_KNOWN_AT, PREDICTION_TIME
 from mlops_ray.tasks.task import Task
 from mlops_ray.training.level_table import History, LevelTable, known_before, level_table
@@ -20,6 +21,9 @@ UNKNOWN_CODE = 0
 MISSING_CODE = 1
 FIRST_CODE = 2
 MISSING = ""
+# The usual numbers are those of about so many rows; and from a smaller share of missing ones than that no candidate
+# learns what missing means.
+LOOKED_AT, _SELDOM = 100_000, 0.001
 
 # ONNX Runtime 1.32 loads these and what lies below; a graph that needs more would fail only in the replica.
 _MAX_IR_VERSION = 10
@@ -37,13 +41,18 @@ OfLevels = Mapping[str, NDArray[np.float32]]
 class Encoder:
     """The features with the categories seen in training; the matrix has their columns in this order.
 
-    A number is itself, NaN where it is null or not finite. A category is a code: 0 for a value not seen in training,
-    1 for a missing one (null or ""), 2 and up for `Feature.categories` in their order. One that has a table in
-    `levels` is the numbers that the table has for its value, and has no `categories`; missing is a value like others.
+    A number is itself, and where it is null or not finite NaN, or what `usual` has for it: the median, if fewer than
+    one of 1,000 rows of training lacked it. On the day on which a feed fails trees would else take it for 0, or for
+    what those few rows had in common.
+
+    A category is a code: 0 for a value not seen in training, 1 for a missing one (null or ""), 2 and up for
+    `Feature.categories` in their order. One that has a table in `levels` is the numbers that the table has for its
+    value, and has no `categories`; missing is a value like others.
     """
 
     features: tuple[Feature, ...]
     levels: Mapping[str, LevelTable] = field(default_factory=dict)
+    usual: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[Feature, ...]:
@@ -68,7 +77,8 @@ class Encoder:
             return self
         history = _history(read, task)
         tables = {name: level_table(_texts(read([name]), name), history) for name in sorted(wide)}
-        return Encoder(tuple(replace(one, categories=()) if one.name in wide else one for one in self.features), tables)
+        features = tuple(replace(one, categories=()) if one.name in wide else one for one in self.features)
+        return replace(self, features=features, levels=tables)
 
     def encode(self, frame: pl.DataFrame, of_levels: OfLevels | None = None) -> NDArray[np.float32]:
         """The matrix [rows, columns] of `frame`, which may have other columns too.
@@ -94,7 +104,8 @@ class Encoder:
         return self.encode(frame, self.of_fitted(frame.select, task))
 
     def _matrix(self, frame: pl.DataFrame, of_levels: OfLevels) -> NDArray[np.float32]:
-        columns = frame.select(_column(feature) for feature in self.features if feature.name not in of_levels)
+        kept = [feature for feature in self.features if feature.name not in of_levels]
+        columns = frame.select(_column(feature, self.usual.get(feature.name, np.nan)) for feature in kept)
         matrix = np.ascontiguousarray(columns.to_numpy(), dtype=np.float32)
         if not of_levels:
             return matrix
@@ -150,9 +161,12 @@ class Encoder:
         constants: list[onnx.TensorProto] = []
         columns: list[str] = []
         if self.numbers:
-            constants.append(numpy_helper.from_array(np.array(np.nan, dtype=np.float32), "encode/nan"))
+            usual = np.array([self.usual.get(name, np.nan) for name in self.numbers], dtype=np.float32)
+            constants.append(numpy_helper.from_array(usual, "encode/usual"))
             nodes.append(helper.make_node("IsInf", ["numbers"], ["encode/infinite"]))
-            nodes.append(helper.make_node("Where", ["encode/infinite", "encode/nan", "numbers"], ["encode/numbers"]))
+            nodes.append(helper.make_node("IsNaN", ["numbers"], ["encode/nan"]))
+            nodes.append(helper.make_node("Or", ["encode/infinite", "encode/nan"], ["encode/missing"]))
+            nodes.append(helper.make_node("Where", ["encode/missing", "encode/usual", "numbers"], ["encode/numbers"]))
             columns.append("encode/numbers")
         encoded = [feature for feature in self.features if feature.kind == "category"]
         for index, feature in enumerate(encoded):
@@ -187,21 +201,30 @@ def fit_encoder(
     Raises DataError naming the features that it lacks.
     """
     _require(frame, features)
-    encoder = fit_encoder_to([frame], features)
+    encoder = fit_encoder_to(Rows.of(frame), features)
     return encoder if task is None else encoder.with_level_tables(frame.select, task, most_levels)
 
 
-def fit_encoder_to(frames: Iterable[pl.DataFrame], features: Sequence[Feature]) -> Encoder:
-    """Learn the categories of all frames, sorted, so that the same rows give the same codes in any order.
-
-    frames: they need the categories' columns only.
-    """
+def fit_encoder_to(rows: Rows, features: Sequence[Feature]) -> Encoder:
+    """Learn the categories of all rows, sorted, so that the same rows give the same codes in any order, and of numbers
+    that are hardly ever missing what they usually are."""
     seen: dict[str, set[str]] = {feature.name: set() for feature in features if feature.kind == "category"}
-    for frame in frames:
+    for frame in rows.frames([*seen]) if seen else ():
         for name, values in seen.items():
             values.update(frame[name].cast(pl.String).drop_nulls().unique())
     learned = {name: tuple(sorted(values - {MISSING})) for name, values in seen.items()}
-    return Encoder(tuple(replace(one, categories=learned.get(one.name, one.categories)) for one in features))
+    coded = tuple(replace(one, categories=learned.get(one.name, one.categories)) for one in features)
+    return Encoder(coded, usual=_usual(rows, [one for one in features if one.kind == "number"]))
+
+
+def _usual(rows: Rows, numbers: Sequence[Feature]) -> Mapping[str, float]:
+    """The median of each number that is missing in fewer of the rows than `_SELDOM`."""
+    if not numbers:
+        return {}
+    values = rows.some(LOOKED_AT, 0, [one.name for one in numbers]).select(_column(one, np.nan) for one in numbers)
+    missing = values.select(pl.all().is_nan().sum()).row(0, named=True)
+    seldom = [name for name, count in missing.items() if count < _SELDOM * values.height]
+    return values.select(pl.col(seldom).fill_nan(None).quantile(0.5, "lower")).row(0, named=True) if seldom else {}
 
 
 def _texts(frame: pl.DataFrame, name: str) -> pl.Series:
@@ -223,11 +246,12 @@ def _require(frame: pl.DataFrame, features: Sequence[Feature]) -> None:
         )
 
 
-def _column(feature: Feature) -> pl.Expr:
+def _column(feature: Feature, missing: float) -> pl.Expr:
+    """As float32. missing: what a number is that is missing."""
     if feature.kind == "number":
         # The cast to Float32 can overflow to infinity, so what is not finite is judged after it, as ONNX does.
         number = pl.col(feature.name).cast(pl.Float64).cast(pl.Float32)
-        return pl.when(number.is_finite()).then(number).otherwise(np.nan).cast(pl.Float32).alias(feature.name)
+        return pl.when(number.is_finite()).then(number).otherwise(missing).cast(pl.Float32).alias(feature.name)
     keys = [MISSING, *feature.categories]
     codes = [float(code) for code in range(MISSING_CODE, MISSING_CODE + len(keys))]
     text = pl.col(feature.name).cast(pl.String).fill_null(MISSING)

@@ -102,8 +102,7 @@ def fit_trial(
     if on.way == "sample":
         rows = Rows.of(rows.some(on.rows, seed))
         on = replace(on, rows=len(rows))
-    categories = [feature.name for feature in features if feature.kind == "category"]
-    encoder = fit_encoder_to(rows.frames(categories) if categories else (), features)
+    encoder = fit_encoder_to(rows, features)
     encoder, label = encoder.with_level_tables(rows.whole, task, fit.most_levels), labels_of(rows, task)
     if lacking := task.shortfall(label):
         raise DataError(

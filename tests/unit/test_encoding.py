@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from mlops_ray.errors import DataError
-from mlops_ray.training.encoding import Encoder, fit_encoder
+from mlops_ray.features.blocks import Held, Rows
+from mlops_ray.training.encoding import Encoder, fit_encoder, fit_encoder_to
 from mlops_ray.use_case import Feature
 
 FEATURES = (Feature("carrier", "category"), Feature("wind", "number"), Feature("origin", "category"))
@@ -56,6 +57,32 @@ def test_columns_follow_the_features_and_missing_numbers_are_nan() -> None:
     assert matrix.dtype == np.float32
     assert matrix.flags.c_contiguous
     np.testing.assert_array_equal(matrix, np.array([[3, 1.5, 2], [2, np.nan, 1]], dtype=np.float32))
+
+
+@pytest.mark.parametrize(("lacking", "is_learned"), [(0, False), (1, False), (2, True), (1_000, True)])
+def test_a_number_that_training_hardly_ever_lacked_is_then_its_median(lacking: int, is_learned: bool) -> None:
+    """Of 2,000 rows; in polars and in ONNX, for all that is no number."""
+    values = np.arange(2_000.0)
+    train = pl.DataFrame({"wind": [None] * lacking + values[lacking:].tolist(), "carrier": "AA", "origin": "JFK"})
+    encoder = fit_encoder(train, FEATURES)
+    asked = [None, float("nan"), float("inf"), -float("inf"), 1e300, 7.0]
+    frame = pl.DataFrame({"wind": asked, "carrier": "AA", "origin": "JFK"})
+    expected = np.nan if is_learned else np.quantile(values[lacking:], 0.5, method="lower")
+    np.testing.assert_array_equal(encoder.encode(frame)[:, 1], np.array([expected] * 5 + [7.0], np.float32))
+    np.testing.assert_array_equal(onnx_matrix(encoder, frame), encoder.encode(frame))
+
+
+def test_what_is_usual_is_the_same_of_rows_in_blocks_and_at_once() -> None:
+    random = np.random.default_rng(1)
+    wind = np.where(random.random(150_000) < 0.0009, np.nan, random.normal(size=150_000))
+    train = pl.DataFrame({"wind": wind, "carrier": "AA", "origin": "JFK"})
+    blocks = Rows(tuple(Held(train[at : at + 40_000]) for at in range(0, train.height, 40_000)))
+    assert fit_encoder_to(blocks, FEATURES) == fit_encoder(train, FEATURES)
+    assert fit_encoder(train, FEATURES).usual["wind"] == pytest.approx(np.nanmedian(wind), abs=0.01)
+
+
+def test_numbers_of_no_rows_have_no_usual_one() -> None:
+    assert fit_encoder(TRAIN[:0], FEATURES).usual == {}
 
 
 def test_integers_and_booleans_are_numbers() -> None:

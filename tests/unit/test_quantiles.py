@@ -38,7 +38,7 @@ from mlops_ray.serving.inference_protocol import metadata
 from mlops_ray.tasks.decision import GainTable
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
-from mlops_ray.tasks.stored import metric_named, task_from_json, task_to_json
+from mlops_ray.tasks.stored import metric_named
 from mlops_ray.testing.candidates import fit_data, make_sample
 from mlops_ray.testing.example_lineage import example_lineage
 from mlops_ray.testing.example_model import example_schema
@@ -241,23 +241,6 @@ def test_the_pinball_loss_is_that_of_scikit_learn_and_other_metrics_are_of_the_n
     assert f"{below['0.9']:.1%}".replace("%", " %") + " below that of 0.9" in TASK.decisions_described(said)
     assert TASK.wrong(answer) is TASK.wrong(answer[:0]) is Regression().wrong(answer[:0, 0]) is None
     assert "no finite number for 1 of 3000" in str(TASK.wrong(np.where(answer == answer[7, 3], np.nan, answer)))
-
-
-def test_an_interval_beside_quantiles_is_that_of_the_number() -> None:
-    labels, answer, day = an_answer(3_000)
-    both, alone = (Regression("minutes", coverage=0.8, quantiles=levels) for levels in (LEVELS, ()))
-    found, expected = both.decided(labels, answer, 30), alone.decided(labels, answer[:, 0], 30)
-    assert (found.margins, found.edges) == (expected.margins, expected.edges)
-    newer = found.renewed(labels + 3, answer)
-    assert newer.margins == expected.renewed(labels + 3, answer[:, 0]).margins
-    assert newer.margins != found.margins
-    said = found.decisions(labels, answer, day)
-    assert said["coverage"] == expected.decisions(labels, answer[:, 0], day)["coverage"]
-    assert list(said["below"]) == ["0.1", "0.5", "0.9"]
-    assert task_from_json(json.loads(json.dumps(task_to_json(found)))) == found
-    row = found.rows(answer[:1].astype(np.float32))[0]
-    assert list(row) == ["prediction", "low", "high", "quantiles"]
-    assert list(found.output_types) == list(found.columns(answer.astype(np.float32))) == list(found.row_schema)
 
 
 def test_a_baseline_has_the_quantiles_of_the_labels_of_its_group() -> None:
