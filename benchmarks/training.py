@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -69,7 +70,8 @@ def _beside(
     end = use_case.split.trained_until(training_set.as_of)
     seen = frame.filter((pl.col(PREDICTION_TIME) < end) & (pl.col(LABEL_KNOWN_AT) <= end))
     encoder = fit_encoder(seen, training_set.features)
-    known = encoder.encode(seen), task.encoded(seen[LABEL]), encoder.encode(test)
+    as_is = replace(encoder, usual={})  # what is missing is so for LightGBM too
+    known, encoded = ((one.encode(seen), task.encoded(seen[LABEL]), one.encode(test)) for one in (as_is, encoder))
     theirs = _by_hand(task, *known)
     ours = sealed.model.answers(*model_inputs(test, encoder.features)).astype(np.float64)
     labels, day = task.encoded(test[LABEL]), days_of(test[PREDICTION_TIME], use_case.zone())
@@ -79,6 +81,11 @@ def _beside(
         yield f"{name}_{metric}_lightgbm", found.champion, ""
         yield f"{name}_{metric}_better_by", found.difference.value, ""
         yield f"{name}_{metric}_better_by_at_least", found.difference.low or float("nan"), "95 %"
+    found = compare((task, task), labels, ours, _by_hand(task, *encoded), day, use_case.metric)
+    yield f"{name}_{use_case.metric}_lightgbm_as_encoded", found.champion, "what is seldom missing is its median"
+    yield f"{name}_{use_case.metric}_lightgbm_as_encoded_better_by", found.difference.value, ""
+    failed = test.select(pl.any_horizontal(pl.col(one).is_null() for one in encoder.usual)).to_series().to_numpy()
+    yield from _where_a_feed_failed(name, task, labels, failed, {"": ours, "_lightgbm": theirs})
     if quantiles := getattr(task, "quantiles", ()):
         by_hand = [_by_hand(task, *known, alpha=one) for one in quantiles]
         yield from _pinball(name, quantiles, labels, ours[:, 1:].T, by_hand, day)
@@ -98,6 +105,23 @@ _LOSSES = {
     "multiclass": ("log_loss", "roc_auc"),
     "regression": ("mean_absolute_error",),
 }
+
+
+def _where_a_feed_failed(
+    name: str,
+    task: Task,
+    labels: NDArray[Any],
+    failed: NDArray[np.bool_],
+    answers: Mapping[str, NDArray[np.float64]],
+) -> Figures:
+    """The loss of rows that lack a number which training hardly ever lacked, and of all others."""
+    yield f"{name}_rows_where_a_feed_failed", int(failed.sum()), ""
+    for whose, answer in answers.items():
+        losses = task.losses(labels, answer)
+        yield f"{name}_loss_where_a_feed_failed{whose}", float(losses[failed].mean()), task.loss
+        yield f"{name}_loss_elsewhere{whose}", float(losses[~failed].mean()), task.loss
+
+
 _OBJECTIVES: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "binary": lambda task: {"objective": "binary"},
     "multiclass": lambda task: {"objective": "multiclass", "num_class": task.width},

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.utils
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -29,21 +30,37 @@ class OnnxModel:
     def __init__(self, content: bytes, features: Sequence[Feature], task: Task = BINARY):
         """Raises IntegrityError if the file is no ONNX, runs foreign operators, reads files or has other inputs."""
         refuse_foreign_operators(content)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=_providers())
-        except Exception as error:
-            raise IntegrityError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
+        self._session = _session(content)
         self.task = task
         self._inputs = self._expect_signature(features)
+        self._explained, self._explained_output = self._session, task.output
+        if task.explained_output != task.output and task.explained_output in self._outputs():
+            # A session computes all outputs, whichever is asked for.
+            self._explained_output = task.explained_output
+            self._explained = _session(_with_output_alone(content, self._explained_output))
 
     def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
         """The answer to each row, as `task` has it. Raises ModelError if one cannot be an answer."""
+        return self._asked(self._session, self.task.output, numbers, categories)
+
+    def explained(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
+        """Of each answer what the task's `additive` needs, without what else the model computes, where it is known
+        apart. Raises as `answers` does."""
+        return self._asked(self._explained, self._explained_output, numbers, categories)
+
+    def _asked(
+        self,
+        session: onnxruntime.InferenceSession,
+        output: str,
+        numbers: NDArray[np.float32],
+        categories: NDArray[np.object_],
+    ) -> NDArray[np.float32]:
         given = {NUMBERS: numbers, CATEGORIES: categories}
-        answer = self._session.run([self.task.output], {name: given[name] for name in self._inputs})[0]
+        answer = session.run([output], {name: given[name] for name in self._inputs})[0]
         return self.task.checked(np.asarray(answer, dtype=np.float32))
+
+    def _outputs(self) -> dict[str, tuple[str, Sequence[Any]]]:
+        return {part.name: (part.type, part.shape) for part in self._session.get_outputs()}
 
     def _expect_signature(self, features: Sequence[Feature]) -> tuple[str, ...]:
         kinds = [feature.kind for feature in features]
@@ -58,7 +75,7 @@ class OnnxModel:
             for name, (dtype, width) in wanted.items()
         )
         output, width = self.task.output, self.task.width
-        outputs = {part.name: (part.type, part.shape) for part in self._session.get_outputs()}
+        outputs = self._outputs()
         dtype, shape = outputs.get(output, ("nothing", []))
         if not fits or dtype != "tensor(float)" or not _has_width(shape, width):
             raise IntegrityError(
@@ -66,6 +83,23 @@ class OnnxModel:
                 f"[rows{'' if width == 1 else f', {width}'}]. Export it again."
             )
         return tuple(wanted)
+
+
+def _session(content: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=_providers())
+    except Exception as error:
+        raise IntegrityError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
+
+
+def _with_output_alone(content: bytes, output: str) -> bytes:
+    model = onnx.load_model_from_string(content)
+    inputs = [one.name for one in model.graph.input]
+    alone: bytes = onnx.utils.Extractor(model).extract_model(inputs, [output]).SerializeToString()
+    return alone
 
 
 def _has_width(shape: Sequence[Any] | None, width: int) -> bool:

@@ -25,15 +25,15 @@ def reasons(
     numbers, categories: as `Model.answers` takes them; answer: what it gave. ends_at: see `explain`, which raises
     TimeoutError. Raises ConfigurationError if no rows were sealed with the model.
     """
-    if sealed.background is None:
+    if sealed.explained is None:
         raise ConfigurationError("No held-out rows were sealed with this model, so its answers cannot be explained.")
     schema, task = sealed.schema, sealed.schema.task
-    background = Inputs(*sealed.background)
+    ask, background = sealed.explained.answers, Inputs(*sealed.explained.background)
     names = [*schema.named("number"), *schema.named("category")]
 
     def of_row(row: int) -> dict[str, Any]:
         def additive(some: NDArray[np.float32], others: NDArray[np.object_]) -> NDArray[np.float64]:
-            return task.additive(sealed.model.answers(some, others), answer[row])
+            return task.additive(ask(some, others), answer[row])
 
         asked = Inputs(numbers[row : row + 1], categories[row : row + 1])
         one = explain(additive, asked, background, ends_at=ends_at, doubt=task.additive_error)

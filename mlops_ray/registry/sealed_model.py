@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,18 +36,26 @@ ModelInputs = tuple[NDArray[np.float32], NDArray[np.object_]]
 
 
 @dataclass(frozen=True)
-class SealedModel:
-    """A model that was verified: its files match their digests and it gives the answers it was sealed with.
+class Explained:
+    """What the reasons of an answer are made from.
 
-    background: the held-out rows that it was sealed with, which answers are explained against.
+    answers: see `OnnxModel.explained`. background: held-out rows that the model was sealed with, to explain against.
     """
+
+    answers: Callable[[NDArray[np.float32], NDArray[np.object_]], NDArray[np.float32]]
+    background: ModelInputs
+
+
+@dataclass(frozen=True)
+class SealedModel:
+    """A model that was verified: its files match their digests and it gives the answers it was sealed with."""
 
     digest: str
     schema: ModelSchema
     model: Model
     evaluation: Mapping[str, Any]
     golden_requests: tuple[GoldenRequest, ...] = ()
-    background: ModelInputs | None = None
+    explained: Explained | None = None
 
 
 def golden_cases(
@@ -163,7 +171,7 @@ def load(folder: Path, expected_digest: str) -> SealedModel:
         )
     evaluation = _parse(folder, "evaluation.json", contents["evaluation.json"])
     requests = tuple(GoldenRequest.from_json(request) for request in golden.get("requests", ()))
-    return SealedModel(expected_digest, schema, model, evaluation, requests, _background(schema, golden))
+    return SealedModel(expected_digest, schema, model, evaluation, requests, _explained(schema, model, golden))
 
 
 def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -186,13 +194,16 @@ def verified_files(folder: Path, expected_digest: str, names: Sequence[str] | No
     return {name: _verified(folder, name, files[name]) for name in files if names is None or name in names}
 
 
-def _background(schema: ModelSchema, golden: Mapping[str, Any]) -> ModelInputs | None:
-    """The golden rows but the hard cases behind them (see `golden_cases`), at most so many that an explanation takes
-    about as long with many features or classes as with few."""
+def _explained(schema: ModelSchema, model: OnnxModel, golden: Mapping[str, Any]) -> Explained | None:
+    """Of the golden rows but the hard cases behind them (see `golden_cases`) at most so many that an explanation takes
+    about as long with many features or classes as with few; None where there is none."""
     hard = sum(1 if feature.kind == "number" else 3 for feature in schema.features)
-    most = max(_LEAST_BACKGROUND, _EXPLAINED_ANSWERS // (len(schema.features) * schema.task.width))
-    rows = golden["rows"][: min(most, len(golden["rows"]) - hard)]
-    return model_inputs(_golden_frame(schema, rows), schema.features) if rows else None
+    numbers, categories = model_inputs(_golden_frame(schema, golden["rows"][:-hard]), schema.features)
+    if not len(numbers):
+        return None
+    computed = model.explained(numbers[:1], categories[:1]).size
+    most = max(_LEAST_BACKGROUND, _EXPLAINED_ANSWERS // (len(schema.features) * computed))
+    return Explained(model.explained, (numbers[:most], categories[:most]))
 
 
 def _golden_frame(schema: ModelSchema, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:

@@ -50,6 +50,7 @@ class Binary:
     kind: ClassVar[str] = "binary"
     advice: ClassVar[str] = 'Write a comparison, such as pl.col("delay") >= 15.'
     loss: ClassVar[str] = "log loss"
+    explained_output: ClassVar[str] = "probability"
     additive_scale: ClassVar[str] = "log odds"
     output: ClassVar[str] = "probability"
     width: ClassVar[int] = 1

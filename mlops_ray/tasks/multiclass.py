@@ -47,6 +47,7 @@ class MultiClass:
     reliability_axes: ClassVar[tuple[str, str]] = ("probability of the most probable class", "share where it was right")
     is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
+    explained_output: ClassVar[str] = "probabilities"
     additive_scale: ClassVar[str] = "log odds of the predicted class"
     output: ClassVar[str] = "probability"
     label_type: ClassVar[pl.DataType] = pl.String()

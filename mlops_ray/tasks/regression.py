@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _BINS = 10
 # Answers are float32, which moves numbers by up to 6e-8 of their size: nearly 1 % of the deviation of such labels.
 _LARGEST, _TOLD_APART = float(np.finfo(np.float32).max), 1e-5
+# The output of the ONNX model that is the number without its quantiles.
+ESTIMATE = "estimate"
 # Of a week with fewer rows than that the coverage says nothing. Within so much it is called near.
 _WEEK_ROWS, _NEAR = 100, 0.03
 
@@ -358,6 +360,10 @@ class Regression:
         width = float(np.median(high - low))
         said |= {"coverage": float(inside.mean()), "by_week": by_week, "median_width": width}
         return {**said, "asked_for": self.coverage, "margins": list(self.margins), "unit": self.unit}
+
+    @property
+    def explained_output(self) -> str:
+        return ESTIMATE if self.quantiles else self.output
 
     @property
     def additive_scale(self) -> str:

@@ -244,6 +244,11 @@ class Task(Protocol):
         ...
 
     @property
+    def explained_output(self) -> str:
+        """The output of the ONNX model that `additive` needs, where that is less than all of `output`."""
+        ...
+
+    @property
     def additive_scale(self) -> str:
         """The name of the scale of `additive`, for people."""
         ...

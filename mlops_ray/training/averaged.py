@@ -60,11 +60,11 @@ class Members:
         name: str,
         nodes: Sequence[onnx.NodeProto],
         constants: Sequence[onnx.TensorProto],
-        answer: onnx.ValueInfoProto,
+        *answers: onnx.ValueInfoProto,
     ) -> bytes:
-        """With what comes after them: more nodes and constants, and the answer that they make."""
+        """With what comes after them: more nodes and constants, and the answers that they make."""
         inside, given = self.members, [self.members[0].graph.input[0]]
-        graph = helper.make_graph([*self.nodes, *nodes], name, given, [answer], [*self.constants, *constants])
+        graph = helper.make_graph([*self.nodes, *nodes], name, given, answers, [*self.constants, *constants])
         version = max(member.ir_version for member in inside)
         model = helper.make_model(graph, opset_imports=_shared_opsets(inside), ir_version=version)
         onnx.checker.check_model(model)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.errors import UseCaseError
+from mlops_ray.tasks.regression import ESTIMATE
 from mlops_ray.training.averaged import AveragedModel, behind_one_input
 from mlops_ray.training.scaled import last_model
 from mlops_ray.use_case import FitBlocks, FitData, FittedModel
@@ -45,6 +46,7 @@ class SideBySide:
         pairs = zip(inside.answers, columns, strict=True)
         nodes = [helper.make_node("Unsqueeze", [answer, "axis"], [column]) for answer, column in pairs]
         nodes += [
+            helper.make_node("Identity", [inside.answers[0]], [ESTIMATE]),
             helper.make_node("Concat", columns[1:], ["as_fitted"], axis=1),
             helper.make_node("TopK", ["as_fitted", "quantiles"], ["in_order", "places"], axis=1, largest=0),
             helper.make_node("Concat", [columns[0], "in_order"], [self.output], axis=1),
@@ -52,7 +54,8 @@ class SideBySide:
         constants = {"axis": 1, "quantiles": quantiles}
         values = [numpy_helper.from_array(np.array([value], np.int64), name) for name, value in constants.items()]
         answer = helper.make_tensor_value_info(self.output, TensorProto.FLOAT, ["rows", 1 + quantiles])
-        return inside.model("side_by_side", nodes, values, answer)
+        alone = helper.make_tensor_value_info(ESTIMATE, TensorProto.FLOAT, ["rows"])
+        return inside.model("side_by_side", nodes, values, answer, alone)
 
 
 def steps_of(data: _Data, candidate: str, fit: Callable[[_Data], Steps]) -> Steps:

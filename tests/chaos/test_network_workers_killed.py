@@ -16,10 +16,12 @@ from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from ray.cluster_utils import Cluster
 
 from mlops_ray.errors import DataError
+from mlops_ray.tasks.regression import Regression
 from mlops_ray.training.candidates import NeuralNetwork
 from mlops_ray.training.candidates.network import Network
 from mlops_ray.training.candidates.network_workers import fit_network_blocks
-from mlops_ray.use_case import FitBlocks
+from mlops_ray.training.side_by_side import SideBySide, steps_of
+from mlops_ray.use_case import FitBlocks, FitData
 from tests.unit import test_fit_blocks
 from tests.unit.test_fit_blocks import InMemory, binary, in_blocks, log_loss
 
@@ -31,15 +33,17 @@ DATA = binary(12_000, held_out=0.2)
 
 @dataclass(frozen=True)
 class Deadly(InMemory):
-    """Kills the process that reads for the `after`-th time, once for each name in the folder that is not there yet."""
+    """Kills the process that reads for the `after`-th time, once for each name in the folder that is not there yet, but
+    never the one that is spared."""
 
+    spared: int = 0
     folder: str = ""
     after: int = 0
     deaths: int = 0
 
     def read(self, number: int) -> NDArray[np.float32]:
         found = super().read(number)
-        if len(self.reads) == self.after:
+        if len(self.reads) == self.after and os.getpid() != self.spared:
             for death in range(self.deaths):
                 marker = Path(self.folder, f"died-{death}")
                 if not marker.exists():
@@ -120,3 +124,31 @@ def test_a_file_that_vanishes_while_workers_read_ends_the_fit_at_once_and_is_nam
     with pytest.raises(DataError, match=r"part-00001\.parquet cannot be read\. Put it back\."):
         fit_network_blocks(checkpointed(replace(in_blocks(DATA), matrix=blocks), tmp_path), PARAMETERS)
     assert time.monotonic() - started < 60
+
+
+def test_the_quantiles_of_a_number_are_fitted_by_workers_together_whoever_of_them_dies(tmp_path: Path) -> None:
+    random, task = np.random.default_rng(2), Regression("minutes", quantiles=(0.1, 0.9))
+    matrix = random.normal(size=(12_000, 3)).astype(np.float32)
+    spread = 1 + np.abs(matrix[:, 0])
+    data = FitData(matrix, 5 + spread * random.normal(size=12_000), DATA.features, task, seed=1, threads=1)
+
+    def fitted(blocks: InMemory, folder: Path) -> SideBySide:
+        given = checkpointed(replace(in_blocks(data), matrix=blocks), folder)
+        ((_, model),) = steps_of(given, "neural_network", lambda one: NeuralNetwork().fit_blocks(one, PARAMETERS))
+        assert isinstance(model, SideBySide)
+        return model
+
+    undisturbed = fitted(InMemory(matrix), tmp_path / "undisturbed")
+    assert undisturbed.workers == 2
+    answers = undisturbed.predict(matrix)
+    assert (data.label[:, None] < answers[:, 1:]).mean(axis=0) == pytest.approx([0.1, 0.9], abs=0.02)
+    wide = spread > np.median(spread)
+    width = answers[:, 2] - answers[:, 1]
+    assert width[wide].mean() / width[~wide].mean() == pytest.approx(
+        spread[wide].mean() / spread[~wide].mean(), rel=0.1
+    )
+    deadly = Deadly(matrix, spared=os.getpid(), folder=str(tmp_path), after=20, deaths=4)
+    killed = fitted(deadly, tmp_path / "killed")
+    assert len(list(tmp_path.glob("died-*"))) == 4
+    assert np.array_equal(killed.predict(matrix), answers)
+    assert killed.to_onnx() == undisturbed.to_onnx()

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import jsonschema
 import numpy as np
+import onnx
 import polars as pl
 import pytest
 
@@ -19,6 +20,8 @@ from mlops_ray.client.predictions import answer_of
 from mlops_ray.governance.events import SYSTEM
 from mlops_ray.governance.live import Plan, Rules, Step, VersionRef
 from mlops_ray.governance.rollouts import start_rollout
+from mlops_ray.registry.onnx_model import OnnxModel, _with_output_alone
+from mlops_ray.registry.sealed_model import load
 from mlops_ray.sdk.rows import with_answers
 from mlops_ray.serving.predictor import Predictor
 from mlops_ray.tasks.binary import BINARY
@@ -26,10 +29,11 @@ from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_en
 from tests.task_models import DELAY, OUTCOME, VECTORS, sealed_as
 from tests.unit.test_endpoint import KEY, assert_refused, predict, recorded, send
 
-TASKS = (BINARY, OUTCOME, DELAY)
+QUANTILES = replace(DELAY, quantiles=(0.1, 0.9))
+TASKS = {"binary": BINARY, "multiclass": OUTCOME, "regression": DELAY, "quantiles": QUANTILES}
 
 
-@pytest.fixture(scope="module", params=TASKS, ids=lambda task: task.kind)
+@pytest.fixture(scope="module", params=TASKS.values(), ids=TASKS)
 def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleEndpoint]:
     folder = tmp_path_factory.mktemp(request.param.kind)
     with example_endpoint(folder, seal=sealed_as(request.param)) as example:
@@ -66,6 +70,35 @@ def test_base_and_contributions_add_up_to_the_answer(endpoint: ExampleEndpoint) 
         assert total == pytest.approx(on_scale(row), rel=1e-4, abs=1e-3)
 
 
+def test_reasons_of_a_number_with_quantiles_are_made_by_the_model_of_the_number_alone(tmp_path: Path) -> None:
+    digest = sealed_as(QUANTILES)(tmp_path / "sealed", 7)
+    sealed = load(tmp_path / "sealed", digest)
+    assert sealed.explained is not None
+    numbers, categories = sealed.explained.background
+    alone = sealed.explained.answers(numbers, categories)
+    assert alone.shape == (len(numbers),)
+    assert np.array_equal(alone, sealed.model.answers(numbers, categories)[:, 0])
+    assert len(numbers) == 8, "All held-out rows, as with a number that has no quantiles."
+    whole = (tmp_path / "sealed" / "model.onnx").read_bytes()
+    parts = [onnx.load_model_from_string(one).graph for one in (whole, _with_output_alone(whole, "estimate"))]
+    weights = [sum("weights" in one.name for one in graph.initializer) for graph in parts]
+    assert weights[0] == 3 * weights[1] > 0
+
+
+def test_a_model_of_quantiles_that_was_sealed_without_its_number_apart_is_explained_by_all_of_it(
+    tmp_path: Path,
+) -> None:
+    digest = sealed_as(QUANTILES)(tmp_path, 7)
+    sealed, model = load(tmp_path, digest), onnx.load(tmp_path / "model.onnx")
+    del model.graph.output[1:]
+    assert sealed.explained is not None
+    earlier = OnnxModel(model.SerializeToString(), sealed.schema.features, QUANTILES)
+    answers = earlier.explained(*sealed.explained.background)
+    assert np.array_equal(
+        QUANTILES.additive(answers, answers[0]), sealed.explained.answers(*sealed.explained.background)
+    )
+
+
 def test_the_same_question_has_the_same_reasons(endpoint: ExampleEndpoint) -> None:
     first, second = (predict(endpoint, {"features": VECTORS[:1], "explain": True}).json() for _ in range(2))
     assert first["predictions"] == second["predictions"]
@@ -96,18 +129,6 @@ def test_more_rows_than_can_be_explained_in_time_are_refused(endpoint: ExampleEn
     assert_refused(predict(endpoint, {"features": VECTORS[:1], "explain": "yes"}), 400, "explain")
 
 
-class Explained:
-    """A model that `does` something before it answers more rows than were plainly asked: what only reasons ask."""
-
-    def __init__(self, model: Any, does: Any):
-        self._model, self._does = model, does
-
-    def answers(self, numbers: Any, categories: Any) -> Any:
-        if len(numbers) not in (1, len(VECTORS), 40):
-            self._does(numbers)
-        return self._model.answers(numbers, categories)
-
-
 def slow(numbers: Any) -> None:
     time.sleep(0.02 * len(numbers))
 
@@ -117,9 +138,18 @@ def broken(numbers: Any) -> None:
 
 
 def whose_reasons(folder: Path, does: Any, deadline_s: float, versions: int = 1) -> AbstractContextManager[Any]:
+    """An endpoint whose models do something before they answer what only reasons ask."""
+
     def change(version: VersionRef, predictor: Predictor) -> Predictor:
-        sealed = predictor.sealed
-        return Predictor(replace(sealed, model=Explained(sealed.model, does)), predictor.reader)
+        explained = predictor.sealed.explained
+        assert explained is not None
+
+        def answers(numbers: Any, categories: Any) -> Any:
+            does(numbers)
+            return explained.answers(numbers, categories)
+
+        sealed = replace(predictor.sealed, explained=replace(explained, answers=answers))
+        return Predictor(sealed, predictor.reader)
 
     return example_endpoint(folder, change=change, deadline_s=deadline_s, versions=versions, seal=sealed_as(BINARY))
 
@@ -149,7 +179,7 @@ def test_reasons_that_cannot_be_found_fail_no_answer(tmp_path: Path) -> None:
 
 def test_a_model_sealed_without_rows_to_explain_against_says_so_beside_its_answer(tmp_path: Path) -> None:
     def bare(version: VersionRef, predictor: Predictor) -> Predictor:
-        return Predictor(replace(predictor.sealed, background=None), predictor.reader)
+        return Predictor(replace(predictor.sealed, explained=None), predictor.reader)
 
     with example_endpoint(tmp_path, change=bare) as example:
         (row,) = predict(example, {"features": VECTORS[:1], "explain": True}).json()["predictions"]

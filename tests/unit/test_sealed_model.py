@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from onnx import TensorProto, helper
 from mlops_ray.artifacts import digest_json
 from mlops_ray.errors import DataError, IntegrityError, UseCaseError
 from mlops_ray.registry.model_schema import ModelSchema, expression_from_json, schema_of
-from mlops_ray.registry.sealed_model import _background, load, seal
+from mlops_ray.registry.sealed_model import _explained, load, seal
 from mlops_ray.testing.example_model import (
     FEATURES,
     example_answer,
@@ -197,13 +198,17 @@ def test_onnx_that_reaches_beyond_the_contract_is_refused(tmp_path: Path, change
         seal(tmp_path, changed_onnx(change), example_schema(), example_rows(), answers(), {})
 
 
-@pytest.mark.parametrize(("features", "rows"), [(2, 64), (16, 64), (45, 22), (1000, 8)])
-def test_reasons_of_many_features_ask_about_fewer_rows(features: int, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("features", "computed", "rows"), [(2, 1, 64), (16, 1, 64), (45, 1, 22), (1000, 1, 8), (2, 4, 64), (16, 4, 16)]
+)
+def test_reasons_of_many_features_or_classes_ask_about_fewer_rows(features: int, computed: int, rows: int) -> None:
     schema = replace(example_schema(), features=tuple(Feature(f"x{at}", "number") for at in range(features)))
     golden = {"rows": [[0.0] * features] * (64 + features)}  # as many hard cases as features
-    background = _background(schema, golden)
-    assert background is not None
-    assert len(background[0]) == rows
+    model: Any = SimpleNamespace(explained=lambda numbers, _: np.zeros((len(numbers), computed)))
+    found = _explained(schema, model, golden)
+    assert found is not None
+    assert len(found.background[0]) == rows
+    assert _explained(schema, model, {"rows": golden["rows"][64:]}) is None
 
 
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
