@@ -148,7 +148,7 @@ use_case = UseCase(
     },
     feature_service="flights",
     candidates=(LogisticRegression(), GradientBoosting(), NeuralNetwork()),
-    search=Search(trials_per_candidate=3),
+    search=Search(trials_per_candidate=6),
     slices=("origin", "carrier"),
     time_zone=NEW_YORK,
     gates=(
