@@ -84,7 +84,7 @@ def _beside(
     found = compare((task, task), labels, ours, _by_hand(task, *encoded), day, use_case.metric)
     yield f"{name}_{use_case.metric}_lightgbm_as_encoded", found.champion, "what is seldom missing is its median"
     yield f"{name}_{use_case.metric}_lightgbm_as_encoded_better_by", found.difference.value, ""
-    failed = test.select(pl.any_horizontal(pl.col(one).is_null() for one in encoder.usual)).to_series().to_numpy()
+    failed = np.any([test[one].is_null().to_numpy() for one in encoder.usual], axis=0)
     yield from _where_a_feed_failed(name, task, labels, failed, {"": ours, "_lightgbm": theirs})
     if quantiles := getattr(task, "quantiles", ()):
         by_hand = [_by_hand(task, *known, alpha=one) for one in quantiles]

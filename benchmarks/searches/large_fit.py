@@ -151,7 +151,8 @@ def _peak_mb(pid: int) -> float:
 
 
 def _use_case(fit: Fit) -> UseCase:
-    columns = (Column("key", "text"), Column("at", "timestamp"), Column("label", "number", outcome=True))
+    label = Column("label", "boolean" if fit.task.kind == "binary" else "number", outcome=True)
+    columns = (Column("key", "text"), Column("at", "timestamp"), label)
     return UseCase(
         name="large",
         sources={"rows": Source("rows.csv", columns)},
@@ -160,6 +161,7 @@ def _use_case(fit: Fit) -> UseCase:
         lead_time=timedelta(0),
         label=Label("label", pl.col("label"), pl.col("at") + pl.duration(hours=1), task=fit.task),
         candidates=(fit.candidate,),
+        metric=fit.metric,
         request_features={"key": pl.col("key")},
         search=Search(trials_per_candidate=1),
     )

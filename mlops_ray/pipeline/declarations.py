@@ -1,12 +1,11 @@
 """Declarations: what a use case says, for the record of where a version comes from."""
 
-from dataclasses import fields
 from typing import Any
 
 from mlops_ray.artifacts import digest_json
 from mlops_ray.pipeline.fingerprint import canonical
 from mlops_ray.tasks.binary import BINARY
-from mlops_ray.tasks.declared import LATER
+from mlops_ray.tasks.declared import unsaid
 from mlops_ray.use_case import Fit, Label, UseCase
 
 
@@ -45,8 +44,7 @@ def _label(label: Label) -> Any:
 
 
 def _task(task: Any, content: Any) -> Any:
-    later = [one for one in fields(task) if LATER.items() <= one.metadata.items()]
-    silent = {one.name for one in later if getattr(task, one.name) == one.default}
+    silent = unsaid(task)
     kind, name, (mapping, *parts) = content
     return [kind, name, [mapping, *(part for part in parts if part[0] not in silent)]]
 

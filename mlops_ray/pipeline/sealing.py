@@ -181,9 +181,9 @@ def _difference(task: Task, served: NDArray[np.float32], answers: NDArray[np.flo
 
 
 def _fitted_with(use_case: UseCase, fitted: Fitted, found: Found, asked: _Asked) -> dict[str, Any]:
-    """What of `Fit` is in the model, as JSON: its calibration with what it does, that the time was up, and on which
-    rows it was fitted where memory did not hold all of them."""
-    said = dict[str, Any]()
+    """What of `Fit` is in the model, as JSON: its calibration with what it does, that the time was up, on which rows it
+    was fitted where memory did not hold all of them, and what it takes a number for that they hardly ever lacked."""
+    said: dict[str, Any] = {"usual": dict(fitted.encoder.usual)}
     if fitted.on.way != "whole":
         said["fitted_on"] = fitted.on.to_json() | {"looked_at": asked.test.height, "workers": fitted.workers}
     if fitted.is_cut_short:

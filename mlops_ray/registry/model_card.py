@@ -121,6 +121,8 @@ def _model(found: Trace) -> _Section:
         rows.append(["cut short", f"the time limit of {limit} was up before the fit ended"])
     if on := lineage.evaluation.get("fitted_on"):
         rows.append(["fitted on", on["words"]])
+    if usual := lineage.evaluation.get("usual"):
+        rows.append(["taken where missing", ", ".join(f"{name} {_number(value)}" for name, value in usual.items())])
     rows += [["seed", str(lineage.seed)], ["chosen among", f"{len(lineage.trials)} trials by {lineage.metric}"]]
     if looked_at := lineage.search.get("looked_at"):
         rows += [["trials were given", f"about {looked_at:,} rows, evenly in time"]]

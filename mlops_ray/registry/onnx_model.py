@@ -25,6 +25,8 @@ class OnnxModel:
     Inputs: `numbers` float32 [rows, numbers] (NaN is missing) and `categories` text [rows, categories] ("" is
     missing), in the order of the features of that kind; one is absent where there are none. Output: float32, of the
     name and width that the task asks for: `probability` [rows] for yes and no.
+
+    explained_trees: how many trees `explained` asks.
     """
 
     def __init__(self, content: bytes, features: Sequence[Feature], task: Task = BINARY):
@@ -34,10 +36,10 @@ class OnnxModel:
         self.task = task
         self._inputs = self._expect_signature(features)
         self._explained, self._explained_output = self._session, task.output
-        if task.explained_output != task.output and task.explained_output in self._outputs():
-            # A session computes all outputs, whichever is asked for.
-            self._explained_output = task.explained_output
-            self._explained = _session(_with_output_alone(content, self._explained_output))
+        # A session computes all outputs, whichever is asked for.
+        if task.explained_output != task.output and (alone := _with_output_alone(content, task.explained_output)):
+            self._explained, self._explained_output, content = _session(alone), task.explained_output, alone
+        self.explained_trees = _trees(content)
 
     def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
         """The answer to each row, as `task` has it. Raises ModelError if one cannot be an answer."""
@@ -59,9 +61,6 @@ class OnnxModel:
         answer = session.run([output], {name: given[name] for name in self._inputs})[0]
         return self.task.checked(np.asarray(answer, dtype=np.float32))
 
-    def _outputs(self) -> dict[str, tuple[str, Sequence[Any]]]:
-        return {part.name: (part.type, part.shape) for part in self._session.get_outputs()}
-
     def _expect_signature(self, features: Sequence[Feature]) -> tuple[str, ...]:
         kinds = [feature.kind for feature in features]
         wanted = {
@@ -75,7 +74,7 @@ class OnnxModel:
             for name, (dtype, width) in wanted.items()
         )
         output, width = self.task.output, self.task.width
-        outputs = self._outputs()
+        outputs = {part.name: (part.type, part.shape) for part in self._session.get_outputs()}
         dtype, shape = outputs.get(output, ("nothing", []))
         if not fits or dtype != "tensor(float)" or not _has_width(shape, width):
             raise IntegrityError(
@@ -95,9 +94,19 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
         raise IntegrityError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
 
 
-def _with_output_alone(content: bytes, output: str) -> bytes:
+def _trees(content: bytes) -> int:
+    graph = onnx.load_model_from_string(content).graph
+    attributes = (attribute for node in _nodes(graph) for attribute in node.attribute)
+    return sum(len(set(one.ints)) for one in attributes if one.name == "nodes_treeids")
+
+
+def _with_output_alone(content: bytes, output: str) -> bytes | None:
+    """The model without what other outputs need; None where it has no such one, or has graphs within nodes, which
+    `Extractor` does not look into."""
     model = onnx.load_model_from_string(content)
-    inputs = [one.name for one in model.graph.input]
+    inputs, outputs = ([one.name for one in given] for given in (model.graph.input, model.graph.output))
+    if output not in outputs or any(True for node in model.graph.node for _ in _inner_graphs(node)):
+        return None
     alone: bytes = onnx.utils.Extractor(model).extract_model(inputs, [output]).SerializeToString()
     return alone
 

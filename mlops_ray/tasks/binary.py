@@ -50,9 +50,9 @@ class Binary:
     kind: ClassVar[str] = "binary"
     advice: ClassVar[str] = 'Write a comparison, such as pl.col("delay") >= 15.'
     loss: ClassVar[str] = "log loss"
-    explained_output: ClassVar[str] = "probability"
     additive_scale: ClassVar[str] = "log odds"
     output: ClassVar[str] = "probability"
+    explained_output: ClassVar[str] = output
     width: ClassVar[int] = 1
     class_names: ClassVar[tuple[str | bool, ...]] = (False, True)
     told_as: ClassVar[Mapping[str, Any]] = {"type": "boolean"}

@@ -75,7 +75,8 @@ def conformal(labels: Floats, answer: Floats, coverage: float) -> Margins:
 def around_quantiles(labels: Floats, lower: Floats, upper: Floats, coverage: float) -> tuple[float, float]:
     """What is added to two quantiles of each row for the two ends of its interval: conformalized quantile regression
     (Romano, Patterson, Candès, "Conformalized quantile regression", NeurIPS 2019), each side by itself (their theorem
-    2), as `conformal` does. How wide an interval is the row's features say, so no bands are needed.
+    2), as `conformal` does. How wide an interval is the row's features say, so no bands are needed. Where the two ends
+    cross they change places.
 
     labels, lower, upper: of `fewest_rows` rows at least that the model has not seen.
     """

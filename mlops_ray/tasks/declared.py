@@ -1,12 +1,19 @@
 """What a kind of label is declared with: values of another type are refused where they are written."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from mlops_ray.errors import UseCaseError
 
 # Of a field that versions are on record without: where it says nothing it is left out of the record, as it was then.
 LATER: Mapping[str, bool] = {"later": True}
+
+
+def unsaid(declared: Any) -> set[str]:
+    """The names of such fields of a dataclass's instance that say nothing."""
+    later = [one for one in fields(declared) if LATER.items() <= one.metadata.items()]
+    return {one.name for one in later if getattr(declared, one.name) == one.default}
 
 
 def expect_numbers(declared: Any, *names: str) -> None:

@@ -47,9 +47,9 @@ class MultiClass:
     reliability_axes: ClassVar[tuple[str, str]] = ("probability of the most probable class", "share where it was right")
     is_open: ClassVar[bool] = False
     loss: ClassVar[str] = "log loss"
-    explained_output: ClassVar[str] = "probabilities"
     additive_scale: ClassVar[str] = "log odds of the predicted class"
     output: ClassVar[str] = "probability"
+    explained_output: ClassVar[str] = output
     label_type: ClassVar[pl.DataType] = pl.String()
     output_types: ClassVar[Mapping[str, str]] = {"probabilities": "FP32", "prediction": "BYTES"}
     _metrics: ClassVar[Mapping[str, Metric]] = {

@@ -39,9 +39,9 @@ class Regression:
 
     coverage: with it each answer comes with an interval from low to high, which so many labels are in, such as 0.8.
     margins: what is added to an answer for its low and its high end; found on the validation period, and sealed with
-    the model. edges: where there are several such pairs, from which answer on the next one holds. from_quantiles: they
-    are added to the quantiles at the ends of such a share, instead of to the answer, which stays between the two ends.
-    deviation: the standard one of the labels that the model was fitted to, sealed with it.
+    the model. edges: where there are several such pairs, from which answer on the next one holds. around: the two of
+    the quantiles that they are added to instead. deviation: the standard one of the labels that the model was fitted
+    to, sealed with it.
 
     quantiles: with them each answer comes with the numbers that these shares of the labels are expected to be below,
     such as (0.1, 0.5, 0.9): of each a model of its own, which is fitted as the candidate is, to the pinball loss
@@ -60,7 +60,7 @@ class Regression:
     edges: tuple[float, ...] = ()
     deviation: float | None = None
     quantiles: tuple[float, ...] = field(default=(), metadata=LATER)
-    from_quantiles: bool = field(default=False, metadata=LATER)
+    around: tuple[float, ...] = field(default=(), metadata=LATER)
 
     kind: ClassVar[str] = "regression"
     advice: ClassVar[str] = 'Write a number, such as pl.col("arr_delay").'
@@ -111,10 +111,15 @@ class Regression:
 
     @property
     def fitted_as(self) -> "tuple[Regression, ...]":
-        return (replace(self, quantiles=()), *(OfLevel(self.unit, of_level=level) for level in self.quantiles))
+        return (self._of_the_number(), *(OfLevel(self.unit, of_level=level) for level in self.quantiles))
 
     def searched_by(self, metric: str) -> "Regression":
-        return self if metric == "pinball_loss" else replace(self, quantiles=())
+        return self if metric == "pinball_loss" else self._of_the_number()
+
+    def _of_the_number(self) -> "Regression":
+        """The same without quantiles, and without an interval around them."""
+        margins = None if self.around else self.margins
+        return replace(self, quantiles=(), around=(), margins=margins)
 
     def __post_init__(self) -> None:
         expect_text(self, "unit")
@@ -130,8 +135,9 @@ class Regression:
                 f"below, between and above them. Leave both out: they are found when a model is sealed."
             )
         self._check_quantiles()
-        if self.from_quantiles and (self.margins is None or len(self.margins) != 2 or not self._at_ends):
-            raise UseCaseError("Regression: from_quantiles is found when a model is sealed. Leave it out.")
+        is_found = len(self.around) == len(self.margins or ()) == 2 and {*self.around} <= {*self.quantiles}
+        if self.around and not is_found:
+            raise UseCaseError("Regression: around is found when a model is sealed, with margins. Leave it out.")
 
     def _check_quantiles(self) -> None:
         levels = self.quantiles
@@ -217,26 +223,27 @@ class Regression:
     def _is_inside(self, labels: NDArray[np.float64], answer: Floats) -> Floats:
         """1 where a label is in its answer's interval, else 0; NaN as long as none was found, [rows]."""
         low, high = self._ends(answer)
-        return np.where(np.isnan(low), np.nan, (labels >= low) & (labels <= high))
+        return np.where(np.isnan(low + high), np.nan, (labels >= low) & (labels <= high))
 
     def _ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
         """From where to where the interval of each answer is, [rows]; NaN as long as none was found."""
-        estimate, margins = _estimate(answer), self.margins or (np.nan, np.nan)
-        if not self.from_quantiles:
-            return Margins(margins, self.edges).around(estimate)
-        (lower, upper), (low, high) = self._quantiles_at_ends(answer), margins
-        return np.minimum(lower + low, estimate), np.maximum(upper + high, estimate)
+        margins = self.margins or (np.nan, np.nan)
+        if not self.around:
+            return Margins(margins, self.edges).around(_estimate(answer))
+        low, high = (start + margin for start, margin in zip(self._starts(answer, self.around), margins, strict=True))
+        return np.minimum(low, high), np.maximum(low, high)
 
     @property
-    def _at_ends(self) -> tuple[int, int] | None:
-        """Which of the quantiles are those that a share of `coverage` is between, if both are declared."""
+    def _at_ends(self) -> tuple[float, ...]:
+        """The two quantiles that a share of `coverage` is between, or none if they are not declared."""
         outside = (1 - (self.coverage or 1)) / 2
-        found = [at for at, level in enumerate(self.quantiles) if math.isclose(min(level, 1 - level), outside)]
-        return (found[0], found[1]) if len(found) == 2 else None
+        found = tuple(level for level in self.quantiles if math.isclose(min(level, 1 - level), outside))
+        return found if len(found) == 2 else ()
 
-    def _quantiles_at_ends(self, answer: NDArray[np.floating[Any]]) -> tuple[Floats, Floats]:
-        lower, upper = self._at_ends or (0, 0)
-        return answer[:, 1 + lower].astype(np.float64), answer[:, 1 + upper].astype(np.float64)
+    def _starts(self, answer: NDArray[np.floating[Any]], ends: tuple[float, ...]) -> tuple[Floats, Floats]:
+        """Of each row the two quantiles of these levels, each [rows]."""
+        lower, upper = (answer[:, 1 + self.quantiles.index(level)].astype(np.float64) for level in ends)
+        return lower, upper
 
     def freedom(self, metric: str, labels: NDArray[np.float64], block: Blocks) -> float:
         return freedom_of(np.bincount(block).astype(np.float64))
@@ -324,16 +331,16 @@ class Regression:
                 f"{len(labels)} rows of the validation period are too few for an interval with {self.coverage:.0%} of "
                 f"the labels (at least {fewest} are needed). Give a longer one, or a lower coverage."
             )
-        if self._at_ends:
-            margins = around_quantiles(labels, *self._quantiles_at_ends(answer), self.coverage)
-            return replace(self, margins=margins, edges=(), from_quantiles=True)
+        if ends := self._at_ends:
+            margins = around_quantiles(labels, *self._starts(answer, ends), self.coverage)
+            return replace(self, margins=margins, edges=(), around=ends)
         return self._with(conformal(labels, _estimate(answer), self.coverage))
 
     def renewed(self, labels: NDArray[Any], answer: Floats) -> "Regression":
         """What the validation period said was of an earlier model, and of an earlier time."""
         if self.margins is None or self.coverage is None or len(labels) < telling_rows(self.coverage):
             return self
-        if self.from_quantiles:
+        if self.around:
             return self.decided(labels, answer, 1)
         return self._with(Margins(self.margins, self.edges).renewed(labels, _estimate(answer), self.coverage))
 
@@ -344,9 +351,10 @@ class Regression:
         if not isinstance(other, Regression) or self.unit != other.unit:
             return None
         if self.quantiles == other.quantiles:
-            return replace(self, margins=other.margins, edges=other.edges, from_quantiles=other.from_quantiles)
-        margins = None if other.from_quantiles else other.margins
-        return replace(self, margins=margins, edges=other.edges, quantiles=(), from_quantiles=False)
+            return replace(self, margins=other.margins, edges=other.edges, around=other.around)
+        if other.around:
+            return replace(self._of_the_number(), coverage=None)
+        return replace(self._of_the_number(), margins=other.margins, edges=other.edges)
 
     def decisions(self, labels: NDArray[Any], answer: Floats, day: NDArray[np.intp]) -> Mapping[str, Any]:
         below = [float((labels <= answer[:, at]).mean()) for at in range(1, self.width)]

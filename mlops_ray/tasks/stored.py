@@ -7,6 +7,7 @@ from typing import Any
 from mlops_ray.errors import IntegrityError, UseCaseError
 from mlops_ray.tasks.binary import BINARY, Binary
 from mlops_ray.tasks.decision import Capacity, Gains, GainTable
+from mlops_ray.tasks.declared import unsaid
 from mlops_ray.tasks.evaluation import Metric
 from mlops_ray.tasks.multiclass import MultiClass
 from mlops_ray.tasks.regression import Regression
@@ -35,7 +36,8 @@ _DECISIONS: Mapping[str, type[Gains | Capacity | GainTable]] = {
 
 def task_to_json(task: Task) -> dict[str, Any]:
     declared: Any = task
-    parts = asdict(declared)
+    silent = unsaid(declared)
+    parts = {name: part for name, part in asdict(declared).items() if name not in silent}
     decision = getattr(task, "decision", None)
     if decision is not None:
         parts["decision"] = {name: asdict(decision) for name, one in _DECISIONS.items() if isinstance(decision, one)}

@@ -245,7 +245,7 @@ class Task(Protocol):
 
     @property
     def explained_output(self) -> str:
-        """The output of the ONNX model that `additive` needs, where that is less than all of `output`."""
+        """The output of the ONNX model that `additive` needs: `output`, or a part of it that is an output by itself."""
         ...
 
     @property

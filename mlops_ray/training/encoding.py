@@ -21,9 +21,10 @@ UNKNOWN_CODE = 0
 MISSING_CODE = 1
 FIRST_CODE = 2
 MISSING = ""
-# The usual numbers are those of about so many rows; and from a smaller share of missing ones than that no candidate
-# learns what missing means.
-LOOKED_AT, _SELDOM = 100_000, 0.001
+# Of about so many rows it is looked at how often a number is missing, and what it is otherwise.
+LOOKED_AT = 100_000
+# From a smaller share of missing ones, if they are fewer than so many rows, no candidate learns what missing means.
+_SELDOM, _FEW_ROWS = 0.001, 200
 
 # ONNX Runtime 1.32 loads these and what lies below; a graph that needs more would fail only in the replica.
 _MAX_IR_VERSION = 10
@@ -41,9 +42,9 @@ OfLevels = Mapping[str, NDArray[np.float32]]
 class Encoder:
     """The features with the categories seen in training; the matrix has their columns in this order.
 
-    A number is itself, and where it is null or not finite NaN, or what `usual` has for it: the median, if fewer than
-    one of 1,000 rows of training lacked it. On the day on which a feed fails trees would else take it for 0, or for
-    what those few rows had in common.
+    A number is itself, and where it is null or not finite NaN, or what `usual` has for it: the median, if hardly any
+    row of training lacked it. On the day on which a feed fails trees would else take it for 0, or for what those few
+    rows had in common.
 
     A category is a code: 0 for a value not seen in training, 1 for a missing one (null or ""), 2 and up for
     `Feature.categories` in their order. One that has a table in `levels` is the numbers that the table has for its
@@ -135,8 +136,7 @@ class Encoder:
         """`model` (see use_case.FittedModel.to_onnx) with the encoding in front of it.
 
         Inputs: `numbers` float32 [rows, numbers] with NaN where missing and `categories` string [rows, categories]
-        with "" where missing; a kind of which there are no features has no input. The output is the
-        model's.
+        with "" where missing; a kind of which there are no features has no input. The outputs are the model's.
         """
         complete = onnx.compose.add_prefix(onnx.load_model_from_string(model), _PREFIX, rename_outputs=False)
         _one_opset_per_domain(complete)
@@ -218,12 +218,13 @@ def fit_encoder_to(rows: Rows, features: Sequence[Feature]) -> Encoder:
 
 
 def _usual(rows: Rows, numbers: Sequence[Feature]) -> Mapping[str, float]:
-    """The median of each number that is missing in fewer of the rows than `_SELDOM`."""
+    """The median of each number that is seldom missing, in few of all rows, going by a sample."""
     if not numbers:
         return {}
     values = rows.some(LOOKED_AT, 0, [one.name for one in numbers]).select(_column(one, np.nan) for one in numbers)
     missing = values.select(pl.all().is_nan().sum()).row(0, named=True)
-    seldom = [name for name, count in missing.items() if count < _SELDOM * values.height]
+    few = min(_SELDOM * len(rows), _FEW_ROWS) * values.height / max(len(rows), 1)
+    seldom = [name for name, count in missing.items() if count < few]
     return values.select(pl.col(seldom).fill_nan(None).quantile(0.5, "lower")).row(0, named=True) if seldom else {}
 
 

@@ -82,7 +82,7 @@ def test_blocks_are_the_rows_of_a_stretch_in_the_order_of_time(tmp_path: Path, p
 def test_an_encoder_and_the_matrix_are_the_same_from_blocks(tmp_path: Path) -> None:
     rows = frame().sort(PREDICTION_TIME)
     found = stored_rows(written(tmp_path, rows, 4), None, None, None, GB)
-    encoder = fit_encoder_to(found.frames(["city"]), FEATURES)
+    encoder = fit_encoder_to(found, FEATURES)
     assert encoder == fit_encoder(rows, FEATURES)
     encoded = EncodedRows(encoder, found)
     assert np.array_equal(encoded.matrix(), encoder.encode(rows), equal_nan=True)
@@ -93,7 +93,7 @@ def test_an_encoder_and_the_matrix_are_the_same_from_blocks(tmp_path: Path) -> N
 def test_what_is_learned_of_wide_categories_is_the_same_from_blocks_and_of_any_stretch(tmp_path: Path) -> None:
     rows = frame().sort(PREDICTION_TIME)
     found = stored_rows(written(tmp_path, rows, 4), None, None, None, GB)
-    encoder = fit_encoder_to(found.frames(["city"]), FEATURES).with_level_tables(found.whole, BINARY, 3)
+    encoder = fit_encoder_to(found, FEATURES).with_level_tables(found.whole, BINARY, 3)
     whole = fit_encoder(rows, FEATURES, BINARY, 3)
     learned = whole.encode_fitted(rows, BINARY)
     assert list(encoder.levels) == ["city"]

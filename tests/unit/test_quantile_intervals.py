@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_ray.errors import UseCaseError
+from mlops_ray.errors import DataError, UseCaseError
+from mlops_ray.evaluation.comparison import compare
 from mlops_ray.tasks.regression import Regression
 from mlops_ray.tasks.stored import task_from_json, task_to_json
 
@@ -39,12 +40,12 @@ def test_as_many_new_labels_are_inside_as_were_asked_for_half_of_the_others_on_e
         labels = random.exponential(spread)
         answer = np.column_stack([spread, 0.3 * spread, 1.2 * spread])
         found = task.decided(labels[:99], answer[:99], 1)
-        assert found.from_quantiles
+        assert found.around == ends
         ends_of_rows = found.columns(answer[99:].astype(np.float32))
         below.append(float((labels[99:] < ends_of_rows["low"]).mean()))
         inside.append(covered(found, labels[99:], answer[99:]))
-    # The answer is kept inside too, which can only widen an interval.
-    assert coverage - 3 * np.std(inside) / 20 <= np.mean(inside) <= coverage + 0.011
+    assert np.mean(inside) == pytest.approx(coverage, abs=0.011)
+    assert np.mean(inside) >= coverage - 3 * np.std(inside) / 20
     assert np.mean(below) == pytest.approx((1 - coverage) / 2, abs=0.006)
 
 
@@ -88,8 +89,7 @@ def test_labels_many_of_which_are_the_same_are_covered_as_asked_for(
     given_ends = found.columns(served)
     assert covered(found, labels, served) >= 0.8
     assert ((labels >= given_ends["low"]) & (labels <= given_ends["high"])).mean() >= 0.8
-    assert (given_ends["low"] <= given_ends["prediction"]).all()
-    assert (given_ends["prediction"] <= given_ends["high"]).all()
+    assert (given_ends["low"] <= given_ends["high"]).all()
 
 
 def test_an_interval_is_around_the_quantiles_at_its_ends_and_else_around_the_number() -> None:
@@ -106,10 +106,29 @@ def test_an_interval_is_around_the_quantiles_at_its_ends_and_else_around_the_num
     assert task_from_json(json.loads(json.dumps(task_to_json(found)))) == found
     for other in (replace(TASK, coverage=0.7), replace(TASK, quantiles=(0.1, 0.5, 0.8)), replace(TASK, quantiles=())):
         around = other.decided(labels, answer[:, : other.width] if other.quantiles else middle, 30)
-        assert not around.from_quantiles
+        assert not around.around
         assert around.margins == Regression(coverage=other.coverage).decided(labels, middle, 30).margins
     ten = Regression(coverage=0.9, quantiles=(0.05, 0.95)).decided(labels, answer[:, [0, 1, 3]], 30)
-    assert ten.from_quantiles
+    assert ten.around == (0.05, 0.95)
+    assert found.fitted_as == TASK.fitted_as
+    assert found.searched_by("mean_absolute_error").margins is None
+
+
+def test_a_mean_that_few_large_labels_move_out_of_the_interval_makes_it_no_wider() -> None:
+    random = np.random.default_rng(8)
+    labels = np.where(random.random(20_000) < 0.05, random.exponential(5_000, 20_000), random.normal(size=20_000))
+    answer = np.tile([labels.mean(), *np.quantile(labels, [0.1, 0.9])], (20_000, 1))
+    found = Regression(coverage=0.8, quantiles=(0.1, 0.9)).decided(labels[:10_000], answer[:10_000], 30)
+    assert covered(found, labels[10_000:], answer[10_000:]) == pytest.approx(0.8, abs=0.01)
+    row = found.rows(answer[:1].astype(np.float32))[0]
+    assert row["low"] < row["high"] < 3 < row["prediction"]
+
+
+def test_what_is_said_of_a_number_without_quantiles_can_be_read_by_the_version_before_them() -> None:
+    known = {"kind", "unit", "estimand", "coverage", "margins", "edges", "deviation"}
+    sealed = Regression("minutes", coverage=0.8).decided(np.arange(300.0), np.arange(300.0), 3)
+    assert task_to_json(sealed).keys() <= known
+    assert {"quantiles", "around"} <= task_to_json(TASK.decided(np.arange(300.0), np.ones((300, 4)), 3)).keys()
 
 
 def test_what_was_sealed_with_quantiles_and_an_interval_of_the_number_answers_as_it_did() -> None:
@@ -138,10 +157,18 @@ def test_a_champion_is_judged_by_its_own_interval_where_it_answers_with_the_same
     champion = TASK.decided(labels, answer, 30)
     judged = TASK.like(champion)
     assert judged == champion
-    other = replace(TASK, quantiles=(0.1, 0.9)).like(champion)
+    for coverage in (0.9, None):
+        judged = replace(TASK, coverage=coverage).like(champion)
+        assert judged is not None
+        assert covered(judged, labels, answer) == covered(champion, labels, answer)
+    ours = replace(TASK, quantiles=(0.1, 0.9))
+    other, day = ours.like(champion), np.arange(1_000) // 34
     assert other is not None
-    assert (other.margins, other.from_quantiles, other.quantiles) == (None, False, ())
     assert other.rows(answer[:1, 0].astype(np.float32)) == [{"prediction": pytest.approx(middle[0])}]
+    given = answer[:, [0, 1, 3]]
+    with pytest.raises(DataError, match="The champion has no coverage"):
+        compare((ours.decided(labels, given, 30), other), labels, given, answer, day, "coverage")
+    assert compare((ours, other), labels, given, answer, day, "mean_absolute_error").difference.value == 0
 
 
 @pytest.mark.parametrize(
@@ -150,9 +177,9 @@ def test_a_champion_is_judged_by_its_own_interval_where_it_answers_with_the_same
         {"coverage": 0.8, "quantiles": (0.1, 0.9)},
         {"coverage": 0.8, "quantiles": (0.1, 0.9), "margins": (-1.0, 1.0, -2.0, 2.0), "edges": (5.0,)},
         {"coverage": 0.8, "quantiles": (0.2, 0.9), "margins": (-1.0, 1.0)},
-        {"quantiles": (0.1, 0.9), "margins": (-1.0, 1.0)},
+        {"margins": (-1.0, 1.0)},
     ],
 )
 def test_what_sealing_finds_is_not_declared(declared: dict[str, object]) -> None:
-    with pytest.raises(UseCaseError, match=r"from_quantiles is found when a model is sealed\. Leave it out"):
-        Regression(from_quantiles=True, **declared)  # type: ignore[arg-type]
+    with pytest.raises(UseCaseError, match=r"around is found when a model is sealed, with margins\. Leave it out"):
+        Regression(around=(0.1, 0.9), **declared)  # type: ignore[arg-type]

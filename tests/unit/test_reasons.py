@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import polars as pl
 import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from mlops_ray.client.predictions import answer_of
 from mlops_ray.governance.events import SYSTEM
@@ -26,6 +28,9 @@ from mlops_ray.sdk.rows import with_answers
 from mlops_ray.serving.predictor import Predictor
 from mlops_ray.tasks.binary import BINARY
 from mlops_ray.testing.example_endpoint import NAME, ExampleEndpoint, example_endpoint
+from mlops_ray.training.encoding import fit_encoder
+from mlops_ray.training.side_by_side import SideBySide
+from mlops_ray.use_case import Feature
 from tests.task_models import DELAY, OUTCOME, VECTORS, sealed_as
 from tests.unit.test_endpoint import KEY, assert_refused, predict, recorded, send
 
@@ -97,6 +102,42 @@ def test_a_model_of_quantiles_that_was_sealed_without_its_number_apart_is_explai
     assert np.array_equal(
         QUANTILES.additive(answers, answers[0]), sealed.explained.answers(*sealed.explained.background)
     )
+
+
+class Branches:
+    """A model of the first column, whose file takes a value from outside into the branches of an If."""
+
+    def predict(self, matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+        return matrix[:, 0].astype(np.float64)
+
+    def to_onnx(self) -> bytes:
+        def number(name: str) -> onnx.ValueInfoProto:
+            return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows"])
+
+        def branch(name: str) -> onnx.GraphProto:
+            return helper.make_graph([helper.make_node("Identity", ["first"], [name])], name, [], [number(name)])
+
+        nodes = [
+            helper.make_node("Gather", ["matrix", "zero"], ["first"], axis=1),
+            helper.make_node("If", ["yes"], ["prediction"], then_branch=branch("one"), else_branch=branch("other")),
+        ]
+        values = [numpy_helper.from_array(np.array(0), "zero"), numpy_helper.from_array(np.array(True), "yes")]
+        matrix = helper.make_tensor_value_info("matrix", TensorProto.FLOAT, ["rows", 1])
+        graph = helper.make_graph(nodes, "branches", [matrix], [number("prediction")], values)
+        opset = [helper.make_opsetid("", 18)]
+        return helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()  # type: ignore[no-any-return]
+
+
+def test_a_model_of_quantiles_whose_file_cannot_be_cut_is_explained_by_all_of_it() -> None:
+    features, frame = (Feature("x", "number"),), pl.DataFrame({"x": [1.0, 2.0]})
+    content = fit_encoder(frame, features).wrap_onnx(SideBySide((Branches(),) * 3, "prediction").to_onnx())
+    model = OnnxModel(content, features, QUANTILES)
+    assert model.explained(np.array([[7.0]], np.float32), np.empty((1, 0), object)).tolist() == [[7, 7, 7]]
+
+
+@pytest.mark.parametrize("task", [BINARY, OUTCOME, DELAY], ids=lambda task: task.kind)
+def test_reasons_are_about_the_answer_whatever_else_a_model_gives(task: Any) -> None:
+    assert task.explained_output == task.output
 
 
 def test_the_same_question_has_the_same_reasons(endpoint: ExampleEndpoint) -> None:

@@ -199,15 +199,20 @@ def test_onnx_that_reaches_beyond_the_contract_is_refused(tmp_path: Path, change
 
 
 @pytest.mark.parametrize(
-    ("features", "computed", "rows"), [(2, 1, 64), (16, 1, 64), (45, 1, 22), (1000, 1, 8), (2, 4, 64), (16, 4, 16)]
+    ("features", "trees", "rows"),
+    [(2, 0, 64), (16, 100, 64), (45, 0, 22), (45, 100, 22), (1000, 1, 6), (16, 500, 18), (45, 10**9, 6)],
 )
-def test_reasons_of_many_features_or_classes_ask_about_fewer_rows(features: int, computed: int, rows: int) -> None:
+def test_reasons_of_many_features_or_trees_ask_about_fewer_rows(features: int, trees: int, rows: int) -> None:
     schema = replace(example_schema(), features=tuple(Feature(f"x{at}", "number") for at in range(features)))
-    golden = {"rows": [[0.0] * features] * (64 + features)}  # as many hard cases as features
-    model: Any = SimpleNamespace(explained=lambda numbers, _: np.zeros((len(numbers), computed)))
+    answers = np.random.default_rng(1).permutation(np.arange(64.0))
+    golden = {"rows": [[at] * features for at in (*answers, *range(features))]}  # as many hard cases as features
+    model: Any = SimpleNamespace(explained_trees=trees, explained=lambda numbers, _: numbers[:, 0])
     found = _explained(schema, model, golden)
     assert found is not None
-    assert len(found.background[0]) == rows
+    background = found.background[0][:, 0]
+    assert len(background) == rows
+    assert background.mean() == pytest.approx(answers.mean(), abs=0.6)
+    assert background.tolist() == [one for one in answers if one in background], "In their order, and none twice."
     assert _explained(schema, model, {"rows": golden["rows"][64:]}) is None
 
 
