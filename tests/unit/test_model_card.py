@@ -47,7 +47,13 @@ def found(tmp_path: Path, store: ControlStore) -> Trace:
     lineage = example_lineage()
     lineage = example_lineage(
         purpose="<script>alert(1)</script> | *late*?",
-        evaluation={**lineage.evaluation, "slices": SLICES, "calibration": CALIBRATION, **REASONS},
+        evaluation={
+            **lineage.evaluation,
+            "slices": SLICES,
+            "calibration": CALIBRATION,
+            "usual": {"temp": 57.02, "visib": 10.0},
+            **REASONS,
+        },
     )
     record = write_lineage(Artifacts(settings.artifacts), lineage)
     results = judge((Threshold("roc_auc", 0.99, blocks=False),), Measured(BINARY, EVALUATION), datetime.now(UTC))
@@ -62,6 +68,7 @@ def test_the_card_tells_everything_in_both_forms(found: Trace) -> None:
     parts += ["0.125 came true in 0.250"]
     parts += ["Importance of features", "0.2 to 0.4", "Answers by hour", "0.375", "0.3 to 0.4"]
     parts += ["Limits", "not audited", "Gates", f"roc_auc is {EVALUATION['roc_auc'].value:.4f} (at least 0.99"]
+    parts += ["taken where missing", "temp 57.02, visib 10"]
     parts += ["No approval was asked for", "Deployments", "champion", "Lineage", f"{1:064x}"]
     parts += ["operations@example.org", "quarantined", "3 trials by roc_auc", "flights_2013-01.csv"]
     markdown, html = markdown_card(found).replace("\\", ""), html_card(found)
