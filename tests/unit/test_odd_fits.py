@@ -1,5 +1,8 @@
 """Rows that candidates are seldom given, and that they must take all the same."""
 
+import gc
+
+import lightgbm
 import numpy as np
 import onnxruntime
 import pytest
@@ -70,6 +73,17 @@ def test_light_gbm_takes_rows_that_are_all_alike() -> None:
     half = FitData(np.full((50, 2), 0.1, np.float32), np.arange(50) % 2 == 0, FEATURES, Binary(), 1, 1)
     model = last(LightGBM().fit(half, parameters))
     assert exported(model, half.matrix) == pytest.approx(0.5)
+
+
+def test_models_of_light_gbm_hold_none_of_the_rows_that_they_were_fitted_to() -> None:
+    """Several are held at a time where quantiles are fitted, each to more rows than memory has room for twice."""
+    models = [model for _, model in LightGBM().fit(rows(2_000), middle(LightGBM().space))]
+    assert len(models) == 3
+    gc.collect()
+    assert not [one for one in gc.get_objects() if isinstance(one, lightgbm.Dataset)]
+    first, second, last = (model.predict(rows(500, 1).matrix) for model in models)
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(second, last)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ class _Growth:
         return 1 + int(np.argmin(self._losses)) if self._losses else 1
 
     def model(self) -> "LightGbmTrees":
-        return LightGbmTrees(self._booster, self._link, self._data.task.output)
+        """A copy, without the rows that the booster holds as long as it grows."""
+        trees = lightgbm.Booster(model_str=self._booster.model_to_string())
+        return LightGbmTrees(trees, self._link, self._data.task.output)
 
 
 def _dataset(data: FitData | FitBlocks, binned_as: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
@@ -117,7 +119,7 @@ def _objective(link: Link) -> tuple[dict[str, Any], Link]:
 
 @dataclass(frozen=True)
 class LightGbmTrees:
-    """Fitted trees; training goes on with the same ones until the last fraction."""
+    """Fitted trees."""
 
     booster: lightgbm.Booster
     link: Link
