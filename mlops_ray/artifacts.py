@@ -284,8 +284,10 @@ class Artifacts:
         """
         repeated = [name for name in frame.columns if name not in distinct] if distinct else True
         with self._new(*parts) as (filesystem, path):
+            # polars gives its table under a lock that readers of the same frame share. Another thread may be one that the
+            # collector of garbage stopped, and would wait for Python's own lock for ever: a clone has a lock of its own.
             pq.write_table(
-                frame.to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
+                frame.clone().to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
                 use_dictionary=repeated, row_group_size=group_rows,
             )  # fmt: skip
         return self.url(*parts)

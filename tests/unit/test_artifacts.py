@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import UTC, date, datetime, timedelta
@@ -242,3 +244,29 @@ def test_bytes_are_kept_as_they_are_whatever_their_name_ends_in(tmp_path: Path, 
     Artifacts(str(tmp_path)).write_bytes(b"as it is", "x", name)
     assert (tmp_path / "x" / name).read_bytes() == b"as it is"
     assert Artifacts(str(tmp_path)).read_bytes("x", name) == b"as it is"
+
+
+SHARED = """
+import gc, sys, threading, time
+import polars as pl
+from mlops_ray.artifacts import Artifacts
+
+gc.set_threshold(1)
+gc.callbacks.append(lambda *_: time.sleep(0.001))  # another thread runs meanwhile
+frame = pl.DataFrame({f"x{n}": [1.0, 2.0] for n in range(20)})
+
+def write():
+    for number in range(20):
+        Artifacts(sys.argv[1]).write_table(frame, f"{number}.parquet")
+
+thread = threading.Thread(target=write)
+thread.start()
+while thread.is_alive():
+    frame.schema
+"""
+
+
+def test_a_frame_is_written_while_another_thread_reads_it_and_garbage_is_collected(tmp_path: Path) -> None:
+    """polars' own locks and Python's would wait for each other for ever, and with them the whole process."""
+    subprocess.run([sys.executable, "-c", SHARED, str(tmp_path)], check=True, timeout=60)
+    assert len(list(tmp_path.glob("*.parquet"))) == 20
