@@ -284,8 +284,8 @@ class Artifacts:
         """
         repeated = [name for name in frame.columns if name not in distinct] if distinct else True
         with self._new(*parts) as (filesystem, path):
-            # polars gives its table under a lock that readers of the same frame share. Another thread may be one that the
-            # collector of garbage stopped, and would wait for Python's own lock for ever: a clone has a lock of its own.
+            # From a clone, which has a lock of its own: polars gives a frame's table when no other thread reads the
+            # frame, and one that the collector of garbage stopped while it did would wait for Python's lock for ever.
             pq.write_table(
                 frame.clone().to_arrow(), path, filesystem=filesystem, coerce_timestamps="us", compression="zstd",
                 use_dictionary=repeated, row_group_size=group_rows,
