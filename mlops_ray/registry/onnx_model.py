@@ -31,15 +31,16 @@ class OnnxModel:
 
     def __init__(self, content: bytes, features: Sequence[Feature], task: Task = BINARY):
         """Raises IntegrityError if the file is no ONNX, runs foreign operators, reads files or has other inputs."""
-        refuse_foreign_operators(content)
+        model = refuse_foreign_operators(content)
         self._session = _session(content)
         self.task = task
         self._inputs = self._expect_signature(features)
         self._explained, self._explained_output = self._session, task.output
         # A session computes all outputs, whichever is asked for.
-        if task.explained_output != task.output and (alone := _with_output_alone(content, task.explained_output)):
-            self._explained, self._explained_output, content = _session(alone), task.explained_output, alone
-        self.explained_trees = _trees(content)
+        if task.explained_output != task.output and (alone := _with_output_alone(model, task.explained_output)):
+            self._explained, self._explained_output = _session(alone.SerializeToString()), task.explained_output
+            model = alone
+        self.explained_trees = _trees(model)
 
     def answers(self, numbers: NDArray[np.float32], categories: NDArray[np.object_]) -> NDArray[np.float32]:
         """The answer to each row, as `task` has it. Raises ModelError if one cannot be an answer."""
@@ -94,21 +95,18 @@ def _session(content: bytes) -> onnxruntime.InferenceSession:
         raise IntegrityError(f"model.onnx: ONNX Runtime cannot load it: {error}") from error
 
 
-def _trees(content: bytes) -> int:
-    graph = onnx.load_model_from_string(content).graph
-    attributes = (attribute for node in _nodes(graph) for attribute in node.attribute)
+def _trees(model: onnx.ModelProto) -> int:
+    attributes = (attribute for node in _nodes(model.graph) for attribute in node.attribute)
     return sum(len(set(one.ints)) for one in attributes if one.name == "nodes_treeids")
 
 
-def _with_output_alone(content: bytes, output: str) -> bytes | None:
+def _with_output_alone(model: onnx.ModelProto, output: str) -> onnx.ModelProto | None:
     """The model without what other outputs need; None where it has no such one, or has graphs within nodes, which
     `Extractor` does not look into."""
-    model = onnx.load_model_from_string(content)
     inputs, outputs = ([one.name for one in given] for given in (model.graph.input, model.graph.output))
     if output not in outputs or any(True for node in model.graph.node for _ in _inner_graphs(node)):
         return None
-    alone: bytes = onnx.utils.Extractor(model).extract_model(inputs, [output]).SerializeToString()
-    return alone
+    return onnx.utils.Extractor(model).extract_model(inputs, [output])
 
 
 def _has_width(shape: Sequence[Any] | None, width: int) -> bool:
@@ -125,8 +123,9 @@ def _providers() -> list[str]:
     return [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
 
 
-def refuse_foreign_operators(content: bytes) -> None:
-    """Raise IntegrityError if an ONNX file uses operators outside ONNX's own domains or data outside the file."""
+def refuse_foreign_operators(content: bytes) -> onnx.ModelProto:
+    """What an ONNX file has. Raises IntegrityError if it uses operators outside ONNX's own domains or data outside the
+    file."""
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:
@@ -144,6 +143,7 @@ def refuse_foreign_operators(content: bytes) -> None:
                 f"model.onnx: tensor {tensor.name!r} points to data outside the file, which no digest covers. "
                 f"Export the model as one file."
             )
+    return model
 
 
 def _nodes(body: Any) -> Iterator[Any]:
